@@ -18,7 +18,7 @@ pub use support::error::CliError;
 pub use support::exit::Exit;
 
 use crate::{
-    model::{describe_error, environment::Environment},
+    model::{describe_error, environment::Environment, sanitize::sanitize_styled},
     term::output::write_stderr,
 };
 
@@ -232,7 +232,7 @@ fn print_parse_result(error: &clap::Error) -> std::io::Result<()> {
     for (old, new) in PARSER_TEXTS {
         text = text.replace(old, new);
     }
-    anstream::stderr().write_all(text.as_bytes())
+    anstream::stderr().write_all(sanitize_styled(&text).as_bytes())
 }
 
 /// The definition of the command line, for completions and manual pages.

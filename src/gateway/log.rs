@@ -12,7 +12,7 @@ use serde_json::json;
 use super::request_context::RequestContext;
 use crate::{
     engine::{CallRecord, Notice},
-    model::ErrorClass,
+    model::{ErrorClass, sanitize::escape_in_json},
     transport::keys::KeyError,
 };
 
@@ -111,9 +111,13 @@ impl Log {
         Self(Box::new(sink))
     }
 
+    fn write(&self, line: String) {
+        self.0(escape_in_json(line));
+    }
+
     /// Logs an event of the server itself.
     pub fn event(&self, event: &str, message: &str) {
-        self.0(json!({"at": now(), "event": event, "message": message}).to_string());
+        self.write(json!({"at": now(), "event": event, "message": message}).to_string());
     }
 
     /// Logs a finished call.
@@ -176,7 +180,7 @@ impl Log {
             call,
             notices,
         };
-        self.0(serde_json::to_string(&line).expect("strings and numbers are valid JSON"));
+        self.write(serde_json::to_string(&line).expect("strings and numbers are valid JSON"));
     }
 }
 
@@ -187,4 +191,30 @@ fn milliseconds(time: Duration) -> f64 {
 
 fn now() -> String {
     Timestamp::now().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn lines_have_no_control_characters() {
+        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+        let sink = Arc::clone(&lines);
+        let log = Log::new(move |line| sink.lock().push(line));
+        let text = "m\u{9d}52;c;aGk=\u{9c}\u{1b}[2J\u{202e}\u{7f}";
+        log.event("event", text);
+        let context =
+            RequestContext { requested_name: Some(text.into()), ..RequestContext::new("/", &http::HeaderMap::new()) };
+        log.rejected(&context, 404, text);
+        for line in lines.lock().iter() {
+            assert!(line.is_ascii() && !line.contains(|c: char| c.is_control()), "{line:?}");
+            assert!(line.contains("\\u009d") && line.contains("\\u202e"), "{line:?}");
+        }
+        assert_eq!(lines.lock().len(), 2);
+    }
 }

@@ -64,7 +64,13 @@ pub(super) async fn prepare(
     let max_body = current.config.serve.max_body;
     let body = read_body(body, &parts.headers, max_body, gateway.deps.limits, &mut memory).await?;
     context.started_at = Instant::now();
-    let parsed_request = parse_body(body, parse).await?;
+    let is_restricted = client.is_some_and(|client| client.models.is_some());
+    let parsed_request = parse_body(body, is_restricted, parse).await?;
+    if let Some(raw_request) = parsed_request.request.raw_request().filter(|raw| !raw.removed_fields.is_empty()) {
+        let fields = raw_request.removed_fields.join(", ");
+        let notice = format!("removed fields that choose other models or addresses: {fields}");
+        context.notices.push(truncate_message(&notice));
+    }
     context.requested_name = Some(truncate_message(&parsed_request.model));
     let request = Arc::new(parsed_request.request);
     let call = resolve_call(&current, client, &parsed_request.model, &request, &parts)?;
@@ -89,8 +95,16 @@ pub(super) async fn prepare(
 /// Parses a body; a large one on a blocking thread, so that it does not delay other requests of the worker.
 async fn parse_body(
     body: Bytes,
+    is_restricted: bool,
     parse: impl FnOnce(Bytes) -> Result<ParsedRequest, ParseError> + Send + 'static,
 ) -> Result<ParsedRequest, Rejection> {
+    let parse = move |body| {
+        let mut parsed = parse(body)?;
+        if is_restricted {
+            parsed.restrict();
+        }
+        Ok(parsed)
+    };
     let parsed = if body.len() > BLOCKING_PARSE_BYTES {
         let parsing = tokio::task::spawn_blocking(move || parse(body));
         parsing.await.unwrap_or_else(|join_error| std::panic::resume_unwind(join_error.into_panic()))

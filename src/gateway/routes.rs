@@ -51,8 +51,21 @@ impl Gateway {
         self.handle(self.routers(), ConnInfo { loopback: true }, request).await
     }
 
-    /// Checks the origin of a request and routes it.
+    /// Answers a request.
     pub(super) async fn handle(
+        &self,
+        routers: Routers,
+        conn_info: ConnInfo,
+        request: http::Request<Body>,
+    ) -> Response<Body> {
+        let mut response = self.check_and_route(routers, conn_info, request).await;
+        // A browser must not take the answer of a model for a page.
+        response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+
+    /// Checks the origin of a request and routes it.
+    async fn check_and_route(
         &self,
         routers: Routers,
         conn_info: ConnInfo,

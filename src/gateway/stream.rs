@@ -133,20 +133,25 @@ impl EventStream {
         let has_usage = batch.deltas.iter().any(|delta| matches!(delta.kind, DeltaKind::Usage(_)));
         // Usage that the gateway requested and the client did not.
         let is_unrequested = |frame: &Frame| has_usage && !self.include_usage && is_usage_only(&frame.data);
-        let frames = batch.frames.into_iter().filter(|frame| !is_unrequested(frame));
-        frames.flat_map(|frame| self.encode_frame(frame)).collect()
+        let mut chunks = Vec::with_capacity(batch.frames.len());
+        for frame in batch.frames {
+            if !is_unrequested(&frame) {
+                self.encode_frame(frame, &mut chunks);
+            }
+        }
+        chunks
     }
 
-    /// The events for one frame: itself, or those of an answer that came as one object.
-    fn encode_frame(&self, frame: Frame) -> Vec<Bytes> {
+    /// Appends the events for one frame: itself, or those of an answer that came as one object.
+    fn encode_frame(&self, frame: Frame, chunks: &mut Vec<Bytes>) {
         if frame.kind != FrameKind::Event && self.is_chat {
             let id = format!("chatcmpl-{}", self.request_id);
             let defaults = AnswerDefaults { id: &id, created: unix_time() };
             if let Some(events) = events_from_body(&frame.data, &defaults, self.include_usage) {
-                return events;
+                return chunks.extend(events);
             }
         }
-        vec![to_sse_event(frame)]
+        chunks.push(to_sse_event(frame));
     }
 
     /// Converts the stream into a response body that continues to poll the call.

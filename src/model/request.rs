@@ -267,6 +267,8 @@ pub struct RawRequest {
     pub body: Bytes,
     /// What routing needs to know of the body, which is not kept in parsed form.
     pub summary: RequestSummary,
+    /// Fields of the body that are not sent, because they choose models or addresses that the client may not use.
+    pub removed_fields: Vec<String>,
 }
 
 /// What routing needs to know of the body of a client.

@@ -1,7 +1,10 @@
-//! Removes control sequences from model output before it reaches a terminal.
+//! Makes text from elsewhere safe for a terminal, a log and an export: removes control sequences, and shows characters
+//! that reorder text.
 //!
-//! Model output is untrusted: an escape sequence could set the window title, write to the clipboard or overwrite
-//! earlier output. Sequences may be split between chunks. Output to a pipe or a file is not sanitized: it is data.
+//! Answers, names and error messages are untrusted: an escape sequence could set the window title, write to the clipboard
+//! or overwrite earlier output. Sequences may be split between chunks. Output to a pipe is not sanitized: it is data.
+
+use std::{borrow::Cow, fmt::Write};
 
 /// Parser state between two chunks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,16 +28,24 @@ pub struct Sanitizer {
     /// Length of the current string sequence in characters. It is limited, because an unterminated sequence would
     /// remove all later text.
     sequence_len: usize,
+    /// How many tag characters may follow: they are invisible text, except in the emoji of a flag.
+    tags_left: usize,
 }
 
 /// Maximum length of a string sequence in characters; titles and clipboard writes are much shorter.
 const MAX_SEQUENCE_LEN: usize = 4096;
 
+/// The emoji that tag characters may follow: a black flag, which becomes that of England, for example.
+const FLAG: char = '\u{1f3f4}';
+/// The tag characters of a flag: a code of up to six characters, and the end.
+const MAX_FLAG_TAGS: usize = 7;
+
 impl Sanitizer {
     /// Appends `text` to `out` without control characters and escape sequences. Line feeds and tabs are kept; carriage
-    /// returns are removed, because they would let text overwrite its own line.
+    /// returns are removed, because they would let text overwrite its own line. Characters that reorder text are shown as
+    /// `U+202E`.
     pub fn push(&mut self, text: &str, out: &mut String) {
-        if self.state == State::Text && !text.chars().any(is_control) {
+        if self.state == State::Text && self.tags_left == 0 && !text.chars().any(|c| is_unsafe(c) || c == FLAG) {
             out.push_str(text);
             return;
         }
@@ -48,12 +59,7 @@ impl Sanitizer {
             (State::Text, '\u{1b}') => State::Escape,
             (State::Text, '\u{9b}') => State::Csi,
             (State::Text, '\u{90}' | '\u{98}' | '\u{9d}' | '\u{9e}' | '\u{9f}') => self.enter_string_sequence(),
-            (State::Text, c) => {
-                if !is_control(c) {
-                    out.push(c);
-                }
-                State::Text
-            }
+            (State::Text, c) => self.text(c, out),
             (State::Escape, '[') => State::Csi,
             (State::Escape, ']' | 'P' | 'X' | '^' | '_') => self.enter_string_sequence(),
             (State::Escape | State::Csi, '\u{1b}') => State::Escape,
@@ -63,12 +69,7 @@ impl Sanitizer {
             (State::Csi, '\u{20}'..='\u{3f}') => State::Csi,
             (State::Csi, '\u{40}'..='\u{7e}') => State::Text,
             // Not part of a valid sequence (for example a line feed or a non-ASCII letter): the character is text.
-            (State::Escape | State::Csi, c) => {
-                if !is_control(c) {
-                    out.push(c);
-                }
-                State::Text
-            }
+            (State::Escape | State::Csi, c) => self.text(c, out),
             (State::StringSequence | State::StringSequenceEscape, '\u{7}' | '\u{9c}')
             | (State::StringSequenceEscape, '\\') => State::Text,
             (State::StringSequence | State::StringSequenceEscape, '\u{1b}') => State::StringSequenceEscape,
@@ -82,6 +83,20 @@ impl Sanitizer {
         };
     }
 
+    fn text(&mut self, c: char, out: &mut String) -> State {
+        if is_reordering(c) {
+            let _ = write!(out, "U+{:04X}", u32::from(c));
+        } else if !is_unsafe(c) || (is_tag(c) && self.tags_left > 0) {
+            out.push(c);
+        }
+        self.tags_left = match c {
+            FLAG => MAX_FLAG_TAGS,
+            c if is_tag(c) => self.tags_left.saturating_sub(1),
+            _ => 0,
+        };
+        State::Text
+    }
+
     fn enter_string_sequence(&mut self) -> State {
         self.sequence_len = 0;
         State::StringSequence
@@ -93,6 +108,73 @@ impl Sanitizer {
 pub fn sanitize(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     Sanitizer::default().push(text, &mut out);
+    out
+}
+
+/// `text` for a terminal or a log: like [`sanitize`], but styles (colors, bold) are kept.
+#[must_use]
+pub fn sanitize_styled(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_unsafe) {
+        return text.into();
+    }
+    let (mut sanitizer, mut out) = (Sanitizer::default(), String::with_capacity(text.len()));
+    let mut rest = text;
+    while let Some(at) = rest.find("\u{1b}[") {
+        let length = style_length(&rest[at..]);
+        let (before, after) = rest.split_at(at + if length == 0 { 2 } else { 0 });
+        sanitizer.push(before, &mut out);
+        let (style, after) = after.split_at(length);
+        if sanitizer.state == State::Text {
+            out.push_str(style);
+        } else {
+            sanitizer.push(style, &mut out);
+        }
+        rest = after;
+    }
+    sanitizer.push(rest, &mut out);
+    out.into()
+}
+
+/// The length of the sequence at the start of `text` that selects styles (`ESC [ 1 ; 31 m`); 0 if there is none. Text must
+/// not be hidden, and need not blink.
+fn style_length(text: &str) -> usize {
+    let Some((numbers, _)) = text[2..].split_once('m') else { return 0 };
+    if !numbers.bytes().all(|byte| byte.is_ascii_digit() || byte == b';') {
+        return 0;
+    }
+    let mut numbers_left = numbers.split(';');
+    while let Some(number) = numbers_left.next() {
+        match number {
+            // A color follows: `5;N` of a palette, or `2;R;G;B`.
+            "38" | "48" => match numbers_left.next() {
+                Some("5") => drop(numbers_left.next()),
+                _ => drop(numbers_left.nth(2)),
+            },
+            "5" | "6" | "8" => return 0,
+            _ => {}
+        }
+    }
+    numbers.len() + "\u{1b}[m".len()
+}
+
+/// JSON without control characters and characters that reorder text: those that JSON allows in strings are escaped, which
+/// does not change the value.
+#[must_use]
+pub fn escape_in_json(json: String) -> String {
+    // JSON has line feeds only between its tokens.
+    if !json.chars().any(is_unsafe) {
+        return json;
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_unsafe(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
     out
 }
 
@@ -116,19 +198,32 @@ pub fn truncate_chars(text: &str, max_chars: usize) -> String {
 pub(crate) fn is_invisible(c: char) -> bool {
     let has_no_width = matches!(
         c,
-        '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{2060}'
+            ..='\u{206f}' | '\u{feff}'
     );
-    has_no_width || c == '\n' || c == '\t' || is_control(c)
+    has_no_width || c == '\n' || c == '\t' || is_unsafe(c)
 }
 
-/// Control characters and invisible characters that reorder text (bidirectional overrides and isolates).
-fn is_control(c: char) -> bool {
-    (c.is_control() && c != '\n' && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Characters that text from elsewhere must not bring to a terminal.
+fn is_unsafe(c: char) -> bool {
+    (c.is_control() && c != '\n' && c != '\t') || is_reordering(c) || is_tag(c)
+}
+
+/// Invisible characters that reorder text: bidirectional embeddings, overrides and isolates. Marks such as U+200E stay,
+/// which mixed text needs.
+fn is_reordering(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn is_tag(c: char) -> bool {
+    matches!(c, '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ENGLAND: &str = "\u{1f3f4}\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}";
 
     #[test]
     fn title_clipboard_color_and_cursor_sequences_are_removed() {
@@ -140,7 +235,12 @@ mod tests {
             ("a\u{9b}31mb\u{9d}0;x\u{9c}c", "abc"),
             ("a\u{1b}(Bb", "ab"),
             ("tab\tand\nline", "tab\tand\nline"),
-            ("over\u{202e}ride", "override"),
+            ("over\u{202e}ride\u{2069}", "overU+202ErideU+2069"),
+            ("marks \u{200e}\u{200f}\u{61c}", "marks \u{200e}\u{200f}\u{61c}"),
+            ("x\u{e0061}\u{e0062}y", "xy"),
+            (ENGLAND, ENGLAND),
+            ("\u{1f3f4} \u{e0067}", "\u{1f3f4} "),
+            ("c\u{85}d\u{7f}e\u{8}", "cde"),
             ("借\u{0}用", "借用"),
         ];
         for (raw, want) in cases {
@@ -157,6 +257,34 @@ mod tests {
             sanitizer.push(&text[split..], &mut out);
             assert_eq!(out, "xyz", "split at {split}");
         }
+        let (mut sanitizer, mut out) = (Sanitizer::default(), String::new());
+        ENGLAND.chars().for_each(|c| sanitizer.push(&c.to_string(), &mut out));
+        assert_eq!(out, ENGLAND);
+        let hidden = format!("\u{1f3f4}{}", "\u{e0061}".repeat(100));
+        assert_eq!(sanitize(&hidden).chars().count(), 1 + MAX_FLAG_TAGS);
+    }
+
+    #[test]
+    fn styles_are_kept_and_other_sequences_are_removed() {
+        for (raw, want) in [
+            ("\u{1b}[1;31mred\u{1b}[0m\u{1b}[m", "\u{1b}[1;31mred\u{1b}[0m\u{1b}[m"),
+            ("\u{1b}[38;5;8mgray\u{1b}[48;2;8;8;8;4m", "\u{1b}[38;5;8mgray\u{1b}[48;2;8;8;8;4m"),
+            ("\u{1b}[8mhidden\u{1b}[1;5mblinks", "hiddenblinks"),
+            ("\u{1b}[2Jm\u{1b}[?25lm", "mm"),
+            ("\u{1b}]0;\u{1b}[1mtitle\u{7}text", "text"),
+            ("a\u{1b}[", "a"),
+            ("\u{202e}\u{9b}1mb", "U+202Eb"),
+        ] {
+            assert_eq!(sanitize_styled(raw), want, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn escaped_json_has_the_same_value() {
+        let value = serde_json::json!({"a": format!("\u{9d}52;c\u{7f}\u{1b}\u{202e}{ENGLAND} 通")});
+        let text = escape_in_json(serde_json::to_string_pretty(&value).expect("serializable"));
+        assert!(!text.chars().any(is_unsafe), "{text:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).expect("valid JSON"), value);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::model::{
 
 /// Maximum length of a service's message when shown, in characters.
 const MAX_MESSAGE_CHARS: usize = 280;
+/// Maximum length of a service's code, field or ID, in characters.
+const MAX_CODE_CHARS: usize = 128;
 
 /// The error of a call.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -307,6 +309,12 @@ fn status_from_code(code: &str) -> Option<u16> {
 #[must_use]
 pub fn truncate_message(text: &str) -> String {
     truncate_chars(&one_line(text), MAX_MESSAGE_CHARS)
+}
+
+/// A code, a name of a field or an ID of a service as one line; real ones are shorter.
+#[must_use]
+pub fn truncate_code(text: &str) -> String {
+    truncate_chars(&one_line(text), MAX_CODE_CHARS)
 }
 
 /// The message of a response without JSON: the status with plain text or the title of an HTML page. The rest of a page

@@ -214,7 +214,7 @@ impl ResponseHead {
             "x-oneapi-request-id",
             "x-litellm-call-id",
         ];
-        NAMES.iter().find_map(|name| self.header(name)).filter(|id| !id.is_empty()).map(str::to_owned)
+        NAMES.iter().find_map(|name| self.header(name)).filter(|id| !id.is_empty()).map(error::truncate_code)
     }
 }
 

@@ -1,15 +1,15 @@
 //! Formats answers and events as JSON: `--format json` (one object per answer) and `jsonl` (one per event).
 //!
-//! JSON escapes control characters, so no text is sanitized.
+//! No text is sanitized: control characters and those that reorder text are escaped.
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{Output, metrics::tokens_per_second};
 use crate::{
     engine::{AttemptRecord, CallRecord, Event, EventKind, NextStep},
-    model::{Answer, Delta, DeltaKind, FinishReason, Usage},
+    model::{Answer, Delta, DeltaKind, FinishReason, Usage, sanitize::escape_in_json},
     protocol::CallError,
 };
 
@@ -104,9 +104,16 @@ pub(crate) fn run_started(names: &[&str]) -> Value {
 /// Writes each value on its own line.
 pub(crate) fn write_lines(values: &[Value], output: &mut Output) {
     for value in values {
-        // Writing to a String cannot fail.
-        let _ = writeln!(output.out(), "{value}");
+        let out = output.out();
+        out.push_str(&escape_in_json(value.to_string()));
+        out.push('\n');
     }
+}
+
+/// The text of a JSON document.
+#[must_use]
+pub(crate) fn document(value: &Value) -> String {
+    escape_in_json(format!("{value:#}\n"))
 }
 
 /// One line per delta. `index`: the index of the call.

@@ -5,9 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::{Value, json};
 
 use super::{metrics::format_money, notice::format_duration, table::Table, wrap::display_width};
-use crate::store::{
-    histogram::Histogram,
-    record::{GroupMetrics, StatsRow},
+use crate::{
+    model::sanitize::sanitize,
+    store::{
+        histogram::Histogram,
+        record::{GroupMetrics, StatsRow},
+    },
 };
 
 /// A row is highlighted if its success rate is below this: more than one call in twenty failed.
@@ -168,6 +171,9 @@ fn percentiles_json(histogram: &Histogram) -> Value {
     PERCENTILES.into_iter().map(entry).collect::<serde_json::Map<_, _>>().into()
 }
 
+/// Characters at the start of a formula; spreadsheets also accept them in full width.
+const FORMULA_STARTS: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+
 /// The metrics as CSV.
 #[must_use]
 pub(crate) fn to_csv(group: &str, rows: &[StatsRow]) -> String {
@@ -205,13 +211,14 @@ pub(crate) fn to_csv(group: &str, rows: &[StatsRow]) -> String {
     lines.join("\n") + "\n"
 }
 
-/// A CSV field, quoted if necessary (RFC 4180).
+/// A CSV field, quoted if necessary (RFC 4180), without control sequences. Text that a spreadsheet would take for a formula
+/// begins with `'`.
 pub(super) fn csv_field(field: &str) -> String {
-    if field.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", field.replace('"', "\"\""))
-    } else {
-        field.to_owned()
+    let mut text = sanitize(field);
+    if text.trim_start().starts_with(FORMULA_STARTS) && text.parse::<f64>().is_err() {
+        text.insert(0, '\'');
     }
+    if text.contains([',', '"', '\n', '\t']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
 /// The totals of all rows, for the line below the table.
@@ -256,5 +263,22 @@ mod tests {
         assert!(to_csv("endpoint", &rows).starts_with("endpoint,calls,"), "the endpoint column appears once");
         assert!(text.lines().nth(1).is_some_and(|line| line.starts_with("\"a,\"\"b\"\"\",,2,0,")), "{text}");
         assert_eq!(text.lines().next().map(|line| line.split(',').count()), Some(18));
+    }
+
+    #[test]
+    fn csv_fields_are_no_formulas_and_have_no_control_characters() {
+        for (field, want) in [
+            ("=1+1", "'=1+1"),
+            (" @SUM(A1)", "' @SUM(A1)"),
+            ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+            ("\u{1b}[1m=x,y", "\"'=x,y\""),
+            ("\t-x", "\"'\t-x\""),
+            ("＝x", "'＝x"),
+            ("-12.5", "-12.5"),
+            ("a=b", "a=b"),
+            ("over\u{202e}ride\r\nnext", "\"overU+202Eride\nnext\""),
+        ] {
+            assert_eq!(csv_field(field), want, "{field:?}");
+        }
     }
 }

@@ -19,7 +19,7 @@ use reedline::{
 
 use super::{
     input::{self, InputError, MAX_INPUT},
-    output::write_stderr,
+    output::{write_stderr, write_terminal},
     signals::suspend_process,
 };
 
@@ -162,7 +162,7 @@ fn read_edited_line(editor: &mut Reedline, model: &str) -> io::Result<Signal> {
 /// Disables bracketed paste and starts a new line, before a process ends while it reads a message.
 pub(crate) fn disable_bracketed_paste() {
     if BRACKETED_PASTE.swap(false, Ordering::Relaxed) {
-        write_stderr("\u{1b}[?2004l\r\n");
+        write_terminal("\u{1b}[?2004l\r\n");
     }
 }
 

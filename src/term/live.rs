@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    output::write_stderr,
+    output::write_terminal,
     region::{ERASE_SEQUENCE, Region},
 };
 
@@ -50,7 +50,7 @@ impl LiveRegion {
         let _lock = io::stderr().lock();
         if !text.is_empty() && !DRAWING_DISABLED.load(Ordering::Relaxed) {
             ON_SCREEN.store(true, Ordering::Relaxed);
-            write_stderr(&text);
+            write_terminal(&text);
         }
     }
 
@@ -58,7 +58,7 @@ impl LiveRegion {
     pub(crate) fn erase(&mut self) {
         let text = self.region.erase();
         if !text.is_empty() {
-            write_stderr(text);
+            write_terminal(text);
             ON_SCREEN.store(false, Ordering::Relaxed);
         }
     }
@@ -73,7 +73,7 @@ pub(crate) fn shut_down() {
 fn erase_if_shown() {
     let _lock = io::stderr().lock();
     if ON_SCREEN.swap(false, Ordering::Relaxed) {
-        write_stderr(ERASE_SEQUENCE);
+        write_terminal(ERASE_SEQUENCE);
     }
 }
 

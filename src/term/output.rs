@@ -9,7 +9,10 @@ use std::{
 };
 
 use crate::{
-    model::describe_error,
+    model::{
+        describe_error,
+        sanitize::{sanitize, sanitize_styled},
+    },
     render::{Output, Stream},
     store::set_private_mode,
 };
@@ -70,25 +73,27 @@ impl Streams {
         matches!(self.data, DataSink::Stdout { .. })
     }
 
-    /// Writes and flushes both streams in order. Messages are written even if writing data fails.
+    /// Writes and flushes both streams in order. Messages are written even if writing data fails. A terminal gets no
+    /// control sequences except styles; a pipe or a file gets the data unchanged.
     pub(crate) fn write(&mut self, output: &mut Output) -> Result<(), WriteError> {
         let mut result = Ok(());
         for (stream, text) in output.take() {
             match stream {
                 _ if text.is_empty() => {}
-                Stream::Err => write_stderr(&text),
-                Stream::Out if result.is_ok() => result = self.write_data(text.as_bytes()),
+                Stream::Err => write_styled_stderr(&text),
+                Stream::Out if result.is_ok() => result = self.write_data(&text),
                 Stream::Out => {}
             }
         }
         result
     }
 
-    fn write_data(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+    fn write_data(&mut self, text: &str) -> Result<(), WriteError> {
         match &mut self.data {
             &mut DataSink::Stdout { is_terminal } => {
+                let text = if is_terminal { sanitize_styled(text) } else { text.into() };
                 let mut stdout = io::stdout().lock();
-                let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+                let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
                 written.map_err(|source| match source.kind() {
                     io::ErrorKind::BrokenPipe => WriteError::StdoutClosed,
                     _ if is_terminal && is_hang_up(&source) => WriteError::TerminalClosed,
@@ -102,7 +107,7 @@ impl Streams {
                     file.set_len(0)
                 };
                 *truncated = true;
-                let written = truncation.and_then(|()| file.write_all(bytes)).and_then(|()| file.flush());
+                let written = truncation.and_then(|()| file.write_all(text.as_bytes())).and_then(|()| file.flush());
                 written.map_err(|source| WriteError::Io { to: path.display().to_string(), source })
             }
         }
@@ -113,7 +118,7 @@ impl Streams {
     pub(crate) fn finish(&mut self, complete: bool) -> Result<(), WriteError> {
         match &self.data {
             DataSink::Stdout { .. } => Ok(()),
-            DataSink::File { truncated: false, .. } if complete => self.write_data(b""),
+            DataSink::File { truncated: false, .. } if complete => self.write_data(""),
             DataSink::File { truncated: false, .. } => Ok(()),
             DataSink::File { file, path, .. } => match file.sync_data() {
                 // Devices and pipes cannot be synced.
@@ -138,8 +143,19 @@ fn is_hang_up(_: &io::Error) -> bool {
     false
 }
 
-/// Writes to stderr. Errors are ignored, because there is no other stream to report them on.
+/// Writes a message to stderr, without control sequences: it may quote a server, a file or an argument.
 pub(crate) fn write_stderr(text: &str) {
+    write_terminal(&sanitize(text));
+}
+
+/// Writes a message to stderr, without control sequences except styles.
+pub(crate) fn write_styled_stderr(text: &str) {
+    write_terminal(&sanitize_styled(text));
+}
+
+/// Writes text with control sequences of mmchat itself to stderr. Errors are ignored, because there is no other stream to
+/// report them on.
+pub(crate) fn write_terminal(text: &str) {
     let mut stderr = io::stderr().lock();
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }

@@ -259,7 +259,7 @@ impl TerminalState {
         if let Some(modes) = &self.modes {
             let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, modes);
         }
-        super::output::write_stderr("\u{1b}[?25h");
+        super::output::write_terminal("\u{1b}[?25h");
     }
 }
 

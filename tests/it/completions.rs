@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use crate::common::{CommandResult, TestEnv, screen::TerminalProcess};
+use crate::common::{CommandResult, ScriptedServer, TestEnv, http_response, screen::TerminalProcess};
 
 const CONFIG: &str = "[endpoints.e]\nbase_url = \"http://127.0.0.1:1/v1\"\n[models.zebra-model]\nendpoint = \"e\"\nmodel = \"1\"\n\
     [models.\"通义\"]\nendpoint = \"e\"\nmodel = \"2\"\n[routes.quick-route]\nmodels = [\"zebra-model\"]\n[sets]\nyonder-set = [\"zebra-model\"]\n\
@@ -89,25 +89,76 @@ fn assert_completes(mut screen: TerminalProcess) {
     screen.child.wait().expect("child has been started");
 }
 
-#[test]
-fn bash_completes_names() {
-    let env = completion_env();
+fn start_bash(env: &TestEnv) -> TerminalProcess {
     let rc = format!("PS1='ready> '\nsource {}\n", completion_script("mmchat.bash"));
     fs::write(env.path("rc"), rc).expect("writable file");
     let mut screen =
-        start_shell(&env, "bash", &["--noprofile", "--rcfile", env.path("rc").to_str().expect("UTF-8 path"), "-i"]);
+        start_shell(env, "bash", &["--noprofile", "--rcfile", env.path("rc").to_str().expect("UTF-8 path"), "-i"]);
     screen.consume_until("ready> ");
+    screen
+}
+
+fn start_zsh(env: &TestEnv) -> TerminalProcess {
+    let rc = format!("PS1='ready> '\nautoload -Uz compinit\ncompinit -D -u\nsource {}\n", completion_script("_mmchat"));
+    fs::write(env.path(".zshrc"), rc).expect("writable file");
+    let mut screen = start_shell(env, "zsh", &["-i"]);
+    screen.consume_until("ready> ");
+    screen
+}
+
+#[test]
+fn bash_completes_names() {
+    let env = completion_env();
+    let screen = start_bash(&env);
     assert_completes(screen);
+}
+
+/// An environment with the model list of a service whose ids are commands, or cannot be seen.
+fn env_with_hostile_ids() -> TestEnv {
+    let list = r#"{"data":[{"id":"x$(touch run)y"},{"id":"safe\u009b2J"},{"id":"safe\u202e"}]}"#;
+    let server = ScriptedServer::with_replies(&[&http_response("200 OK", "content-type: application/json\r\n", list)]);
+    let env = TestEnv::with_server(&server, "");
+    env.run(&["models", "available", "m"]).expect_exit(0);
+    env
+}
+
+#[test]
+fn ids_that_cannot_be_seen_are_not_offered() {
+    let env = env_with_hostile_ids();
+    assert_eq!(candidates(&env, &["ask", "-m", "m/"]), ["m/x$(touch run)y"]);
+}
+
+/// Completes the id in `shell`, runs the command, and checks that no part of the id ran.
+fn assert_id_does_not_run(env: &TestEnv, mut screen: TerminalProcess) {
+    screen.type_keys("mmchat ask --dry-run hi -m m/x\t");
+    screen.consume_until("\\)y");
+    screen.type_keys("\r");
+    screen.consume_until("ready> ");
+    assert!(!env.path("run").exists(), "the id ran as a command");
+    screen.child.kill().expect("own child");
+    screen.child.wait().expect("child has been started");
+}
+
+#[test]
+fn bash_quotes_ids() {
+    let env = env_with_hostile_ids();
+    let screen = start_bash(&env);
+    assert_id_does_not_run(&env, screen);
+}
+
+#[test]
+#[ignore = "needs zsh; scripts/interop runs it"]
+fn zsh_quotes_ids() {
+    let env = env_with_hostile_ids();
+    let screen = start_zsh(&env);
+    assert_id_does_not_run(&env, screen);
 }
 
 #[test]
 #[ignore = "needs zsh; scripts/interop runs it"]
 fn zsh_completes_names() {
     let env = completion_env();
-    let rc = format!("PS1='ready> '\nautoload -Uz compinit\ncompinit -D -u\nsource {}\n", completion_script("_mmchat"));
-    fs::write(env.path(".zshrc"), rc).expect("writable file");
-    let mut screen = start_shell(&env, "zsh", &["-i"]);
-    screen.consume_until("ready> ");
+    let screen = start_zsh(&env);
     assert_completes(screen);
 }
 

@@ -18,6 +18,8 @@ mod extras;
 mod faults;
 #[cfg(unix)]
 mod help_texts;
+#[cfg(unix)]
+mod hostile_text;
 mod init;
 mod interop;
 #[cfg(unix)]

@@ -6,11 +6,11 @@
 use std::{ffi::OsString, path::Path};
 
 use clap::Args;
-use clap_complete::{CompleteEnv, env::Shells};
+use clap_complete::CompleteEnv;
 
 use crate::cli::{
     CliError, command,
-    support::{error::unknown_value, exit::Exit},
+    support::{completion_shells::SHELLS, error::unknown_value, exit::Exit},
 };
 use crate::{model::environment::Environment, render::Output, term::output::Streams};
 
@@ -37,9 +37,8 @@ pub(crate) struct CompletionsArgs {
 }
 
 pub(crate) fn run(args: &CompletionsArgs) -> Result<Exit, CliError> {
-    let shells = Shells::builtins();
-    let Some(shell) = shells.completer(&args.shell) else {
-        return Err(unknown_value("shell", &args.shell, &shells.names().collect::<Vec<_>>()));
+    let Some(shell) = SHELLS.completer(&args.shell) else {
+        return Err(unknown_value("shell", &args.shell, &SHELLS.names().collect::<Vec<_>>()));
     };
     let mut script = Vec::new();
     shell.write_registration(COMPLETE_VARIABLE, BINARY_NAME, BINARY_NAME, BINARY_NAME, &mut script)?;
@@ -52,8 +51,9 @@ pub(crate) fn run(args: &CompletionsArgs) -> Result<Exit, CliError> {
 pub(crate) fn handle_completion_request(arguments: &[OsString], environment: &Environment) -> Option<Exit> {
     environment.get(COMPLETE_VARIABLE)?;
     let folder = std::env::current_dir().ok();
-    let completed =
-        CompleteEnv::with_factory(command).try_complete(arguments.iter().cloned(), folder.as_deref().map(Path::new));
+    let completed = CompleteEnv::with_factory(command)
+        .shells(SHELLS)
+        .try_complete(arguments.iter().cloned(), folder.as_deref().map(Path::new));
     match completed {
         Ok(true) => Some(Exit::Ok),
         Ok(false) => None,

@@ -20,9 +20,9 @@ use crate::{
     config::Flags,
     model::{
         plural,
-        sanitize::{Sanitizer, one_line, truncate_chars},
+        sanitize::{one_line, sanitize, truncate_chars},
     },
-    render::{Output, table::Table},
+    render::{Output, json, table::Table},
     store::record::{Database, StoredTurn},
     term::{
         output::{Streams, write_stderr},
@@ -247,14 +247,7 @@ fn show(args: &ShowArgs, context: &Context) -> Result<(), CliError> {
         _ => markdown(&turns),
     };
     let is_terminal = context.terminal_info(&context.settings(Flags::default())?).stdout_width.is_some();
-    Ok(Streams::stdout().write(&mut Output::data(if is_terminal { strip_controls(&text) } else { text }))?)
-}
-
-/// Removes control characters, for output on a terminal.
-fn strip_controls(text: &str) -> String {
-    let mut clean = String::new();
-    Sanitizer::default().push(text, &mut clean);
-    clean
+    Ok(Streams::stdout().write(&mut Output::data(if is_terminal { sanitize(&text) } else { text }))?)
 }
 
 fn export(args: &ExportArgs, context: &Context) -> Result<(), CliError> {
@@ -269,12 +262,13 @@ fn export(args: &ExportArgs, context: &Context) -> Result<(), CliError> {
         turns
     };
     let text = match args.format {
-        ExportFormat::Json => format!("{:#}\n", turns.iter().map(turn_json).collect::<Value>()),
+        ExportFormat::Json => json::document(&turns.iter().map(turn_json).collect()),
         ExportFormat::Markdown => markdown(&turns),
     };
-    let is_terminal =
-        context.terminal_info(&context.settings(Flags::default())?).stdout_width.is_some() && args.output.is_none();
-    let text = if is_terminal { strip_controls(&text) } else { text };
+    // A pipe gets the text unchanged.
+    let is_pipe =
+        args.output.is_none() && context.terminal_info(&context.settings(Flags::default())?).stdout_width.is_none();
+    let text = if is_pipe { text } else { sanitize(&text) };
     let mut streams = args.output.as_deref().map_or_else(|| Ok(Streams::stdout()), Streams::file)?;
     streams.write(&mut Output::data(text))?;
     Ok(streams.finish(true)?)

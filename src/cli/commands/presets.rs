@@ -18,6 +18,7 @@ use crate::cli::{
 };
 use crate::{
     config::{Flags, Preset},
+    model::sanitize::sanitize,
     render::{Output, table::Table},
     store,
     term::output::{Streams, write_stderr},
@@ -108,7 +109,8 @@ fn show(name: &str, context: &Context) -> Result<Exit, CliError> {
         Some(path) => read_text_file(path)?,
         None => crate::config::show::preset_toml(&preset),
     };
-    Streams::stdout().write(&mut Output::data(text))?;
+    let is_terminal = context.terminal_info(&settings).stdout_width.is_some();
+    Streams::stdout().write(&mut Output::data(if is_terminal { sanitize(&text) } else { text }))?;
     Ok(Exit::Ok)
 }
 

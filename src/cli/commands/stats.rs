@@ -10,7 +10,7 @@ use crate::cli::{
 };
 use crate::{
     config::{Flags, normalize_name},
-    render::{Output, record_stats},
+    render::{Output, json, record_stats},
     store::record::{GroupBy, Since},
     term::output::{Streams, write_stderr},
 };
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &StatsArgs, context: &Context) -> Result<Exit, CliError>
         write_stderr("no matching records\n");
     }
     let text = match args.format {
-        StatsFormat::Json => format!("{:#}\n", record_stats::to_json(group_name, &rows)),
+        StatsFormat::Json => json::document(&record_stats::to_json(group_name, &rows)),
         StatsFormat::Csv => record_stats::to_csv(group_name, &rows),
         StatsFormat::Table if rows.is_empty() => String::new(),
         StatsFormat::Table => {

@@ -15,7 +15,7 @@ use url::Url;
 use super::context::{extend_with_new, preset_file_names, preset_folder, read_text_file};
 use crate::{
     config::{Flags, Names, ResolvedSettings, from_environment, vendors},
-    model::environment::Environment,
+    model::{environment::Environment, sanitize::is_invisible},
     render::{Format, compare::View},
     store,
 };
@@ -82,12 +82,28 @@ impl CompletionKind {
 
 impl ValueCompleter for CompletionKind {
     fn complete(&self, typed: &OsStr) -> Vec<CompletionCandidate> {
-        let typed = typed.to_str().unwrap_or_default();
+        let typed = unquoted(typed.to_str().unwrap_or_default());
         let comma = matches!(self, Self::ModelsRoutesAndSets).then(|| typed.rfind(',')).flatten();
-        let (before, last) = comma.map_or(("", typed), |comma| typed.split_at(comma + 1));
-        let names = self.candidates(last).into_iter().filter(|name| name.starts_with(last));
+        let (before, last) = comma.map_or(("", typed.as_str()), |comma| typed.split_at(comma + 1));
+        // Names come from services, too: what cannot be seen must not get into a command line.
+        let is_offered = |name: &String| name.starts_with(last) && !name.chars().any(is_invisible);
+        let names = self.candidates(last).into_iter().filter(is_offered);
         names.map(|name| CompletionCandidate::new(format!("{before}{name}"))).collect()
     }
+}
+
+/// A typed word without its quotes.
+fn unquoted(word: &str) -> String {
+    let mut chars = word.chars();
+    let mut out = String::new();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => out.extend(chars.next()),
+            '\'' | '"' => {}
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// The names that can be completed on this machine.
@@ -160,5 +176,15 @@ fn names_from_environment(environment: &Environment) -> Names {
             .collect(),
         models: config.models.iter().map(|model| model.id.0.clone()).collect(),
         ..Names::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_of_typed_words_are_removed() {
+        assert_eq!(unquoted(r#"ev/x\$\("a b"'c'"#), "ev/x$(a bc");
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     store::record::RecordError,
     term::{
         input::InputError,
-        output::{WriteError, write_stderr},
+        output::{WriteError, write_stderr, write_styled_stderr},
         prompt::PromptError,
     },
 };
@@ -121,7 +121,7 @@ impl CliError {
             Self::Write(WriteError::StdoutClosed) => return Exit::Ok,
             Self::Config(ConfigError::Invalid { problems, .. }) | Self::InvalidChange { problems } => {
                 for problem in problems {
-                    write_stderr(&format!("{}\n", render_problem(problem)));
+                    write_styled_stderr(&format!("{}\n", render_problem(problem)));
                 }
                 write_stderr(&format!("error: {self}\n"));
             }

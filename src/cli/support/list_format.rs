@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::cli::{CliError, Context};
 use crate::{
     config::Flags,
-    render::{Output, table::Table},
+    render::{Output, json, table::Table},
     term::output::Streams,
 };
 
@@ -30,7 +30,7 @@ impl ListArgs {
     /// Prints the tables or the document, depending on the format.
     pub(crate) fn print(&self, context: &Context, tables: &[Table], document: &Value) -> Result<(), CliError> {
         let text = match self.format {
-            ListFormat::Json => format!("{document:#}\n"),
+            ListFormat::Json => json::document(document),
             ListFormat::Text => {
                 let terminal = context.terminal_info(&context.settings(Flags::default())?);
                 let (width, styled) = (terminal.stdout_width, terminal.styled && terminal.stdout_width.is_some());

@@ -1,6 +1,7 @@
 //! Shared parts of the commands: argument groups, input, the process context, exit codes, recording.
 
 pub(crate) mod completion;
+pub(crate) mod completion_shells;
 pub(crate) mod config_input;
 pub(crate) mod config_transaction;
 pub(crate) mod context;

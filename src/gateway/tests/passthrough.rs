@@ -411,6 +411,7 @@ async fn only_listed_headers_are_passed_on() {
     ];
     let response = fixture.post("/v1/chat/completions", &headers, chat("one", false)).await;
     assert_eq!(response.headers()["x-ratelimit-remaining-requests"], "9");
+    assert_eq!(response.headers()["x-content-type-options"], "nosniff");
     assert_eq!(response.headers()["x-request-id"], "trace-1");
     for name in ["x-ratelimit-key", "set-cookie"] {
         assert!(!response.headers().contains_key(name), "{name}");
@@ -431,5 +432,31 @@ async fn client_that_retries_itself_gets_no_further_attempts() {
         let headers = [("x-stainless-retry-count", count)];
         fixture.post("/v1/chat/completions", &headers, chat("one", false)).await;
         assert_eq!(fixture.upstream_requests().len(), requests, "retry count {count}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fields_that_choose_models_are_removed_for_clients_that_may_use_some() {
+    let body = "{\"choices\":[{\"message\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}";
+    let fixture = TestGateway::new(KEYS, [json_reply(body), json_reply(body)]).await;
+    let request = r#"{"model":"chat","models":["gpt-5-pro"],"Fallbacks":["gpt-5-pro"],"MODEL":"gpt-5-pro",
+        "provider":{"order":["x"]},"api_base":"http://169.254.169.254/","user":"u","messages":[{"role":"user","content":"hi"}]}"#;
+    for (key, is_restricted) in [("Bearer sk-of-the-team", true), ("Bearer sk-of-the-rich", false)] {
+        let request = request.replace("\"chat\"", if is_restricted { "\"chat\"" } else { "\"one\"" });
+        let response = fixture.post("/v1/chat/completions", &[("authorization", key)], request).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let sent = fixture.upstream_requests().pop().expect("a request");
+        let sent: Value = serde_json::from_slice(sent.body()).expect("JSON");
+        let mut names: Vec<_> = sent.as_object().expect("an object").keys().map(String::as_str).collect();
+        names.retain(|name| !matches!(*name, "model" | "messages" | "user" | "temperature"));
+        let notices = &fixture.last_log_line()["notices"];
+        if is_restricted {
+            assert!(names.is_empty(), "{names:?}");
+            assert!(notices.to_string().contains("models, Fallbacks, provider, api_base"), "{notices}");
+        } else {
+            assert_eq!(names, ["models", "Fallbacks", "provider", "api_base"]);
+            assert!(notices.is_null(), "{notices}");
+        }
+        assert_eq!((&sent["model"], &sent["user"]), (&json!("upstream-one"), &json!("u")));
     }
 }

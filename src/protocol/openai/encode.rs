@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::{ID, system_role};
 use crate::{
     model::{
-        ChatRequest, Image, MAX_TOKENS_FIELDS, Message, OpaqueRequest, Operation, ParamWorkaround, Params, Part, Role,
-        target::Target,
+        ChatRequest, Image, MAX_TOKENS_FIELDS, Message, OpaqueRequest, Operation, ParamWorkaround, Params, Part,
+        RawRequest, Role, target::Target,
     },
     protocol::{EncodeError, framing::json_splice::RawObject},
 };
@@ -22,7 +22,7 @@ pub(super) const STREAM_OPTIONS: &str = "stream_options";
 /// configured parameters that it does not set and the option to report usage are added.
 pub(super) fn encode_chat(target: &Target, chat: &ChatRequest) -> Result<Bytes, EncodeError> {
     let mut object = match chat.raw_request.as_ref().filter(|raw_request| raw_request.protocol == ID) {
-        Some(raw_request) => passthrough_fields(target, chat, &raw_request.body).map_err(EncodeError::Body)?,
+        Some(raw_request) => passthrough_fields(target, chat, raw_request).map_err(EncodeError::Body)?,
         None => fields_from_chat(target, chat).map_err(EncodeError::Body)?,
     };
     if let Some(max_tokens) = chat.budget_max_tokens {
@@ -109,13 +109,22 @@ fn limit_answer_tokens(
     object.set(name, &limit)
 }
 
+/// The fields of a client's body that are passed on.
+fn client_fields(raw_request: &RawRequest) -> Result<RawObject<'_>, serde_json::Error> {
+    let mut object = RawObject::parse(&raw_request.body)?;
+    object.remove_case_variants("model");
+    for name in &raw_request.removed_fields {
+        object.remove(name);
+    }
+    Ok(object)
+}
+
 fn passthrough_fields<'b>(
     target: &Target,
     chat: &ChatRequest,
-    body: &'b [u8],
+    raw_request: &'b RawRequest,
 ) -> Result<RawObject<'b>, serde_json::Error> {
-    let mut object = RawObject::parse(body)?;
-    object.remove_case_variants("model");
+    let mut object = client_fields(raw_request)?;
     object.set("model", &target.upstream_id)?;
     let has_token_limit = MAX_TOKENS_FIELDS.iter().any(|name| object.get(name).is_some());
     for (name, value) in parameter_fields(&target.params) {
@@ -151,8 +160,7 @@ fn request_usage(object: &mut RawObject<'_>) -> Result<(), serde_json::Error> {
 /// client does not set.
 pub(super) fn encode_opaque(target: &Target, opaque: &OpaqueRequest) -> Result<Bytes, EncodeError> {
     let fields = || {
-        let mut object = RawObject::parse(&opaque.raw_request.body)?;
-        object.remove_case_variants("model");
+        let mut object = client_fields(&opaque.raw_request)?;
         object.set("model", &target.upstream_id)?;
         // Sampling parameters do not apply to embeddings, reranking and images.
         let defaults = match opaque.operation {
@@ -217,7 +225,7 @@ fn encode_part(part: &Part) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{RawRequest, RequestSummary, target::testing::target};
+    use crate::model::{RequestSummary, target::testing::target};
 
     fn sent(target: &Target, chat: &ChatRequest) -> Value {
         serde_json::from_slice(&encode_chat(target, chat).expect("valid request")).expect("valid JSON")
@@ -283,6 +291,7 @@ mod tests {
                 protocol: ID,
                 body: Bytes::from_static(body),
                 summary: RequestSummary::default(),
+                removed_fields: Vec::new(),
             }),
             ..ChatRequest::default()
         };

@@ -11,7 +11,7 @@ use crate::{
     model::ErrorClass,
     protocol::{
         CallError, ResponseHead, ServerKind,
-        error::{ErrorSignals, classify, page_message, truncate_message},
+        error::{ErrorSignals, classify, page_message, truncate_code, truncate_message},
         retry_after::{RetryAfter, from_headers, parse_delay},
     },
 };
@@ -62,12 +62,12 @@ pub(super) fn from_response(head: &ResponseHead, body: &[u8]) -> CallError {
     CallError {
         class,
         status: Some(status.as_u16()),
-        code: error.code,
+        code: error.code.as_deref().map(truncate_code),
         hint: hint(class, &error.message),
         message: truncate_message(&error.message),
-        param: error.param,
+        param: error.param.as_deref().map(truncate_code),
         retry_after,
-        request_id: head.request_id().or(error.request_id),
+        request_id: head.request_id().or(error.request_id.as_deref().map(truncate_code)),
         server,
         should_retry: head.header("x-should-retry").and_then(|value| value.parse().ok()),
         remembered: false,
@@ -98,11 +98,11 @@ pub(super) fn from_stream(json: &Value, server: ServerKind, output_seen: OutputS
         if error.message.is_empty() { "the service reported an error without a message" } else { &error.message };
     CallError {
         status: Some(200),
-        code: error.code,
+        code: error.code.as_deref().map(truncate_code),
         hint: hint(class, &error.message),
-        param: error.param,
+        param: error.param.as_deref().map(truncate_code),
         retry_after: error.retry_after,
-        request_id: error.request_id,
+        request_id: error.request_id.as_deref().map(truncate_code),
         server,
         ..CallError::new(class, message)
     }
@@ -367,6 +367,20 @@ mod tests {
             json!({"choices": [], "usage": {"prompt_tokens": 1}, "error": {}}),
         ] {
             assert!(!is_error_body(&body, b""), "{body}");
+        }
+    }
+
+    #[test]
+    fn codes_and_names_are_shortened() {
+        let long = "\u{9d}x".repeat(60_000);
+        let body = json!({"error": {"message": long, "code": long, "param": long, "request_id": long}});
+        let head = ResponseHead { status: http::StatusCode::BAD_REQUEST, headers: std::sync::Arc::default() };
+        let response = from_response(&head, body.to_string().as_bytes());
+        for error in [response, from_stream(&body, ServerKind::Other, OutputSeen::Nothing)] {
+            for text in [error.code, error.param, error.request_id] {
+                let text = text.expect("the text of the service");
+                assert!(text.len() < 500 && !text.contains('\u{9d}'), "{text:?}");
+            }
         }
     }
 }

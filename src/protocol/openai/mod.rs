@@ -29,6 +29,7 @@ mod prompt_count;
 mod refusal;
 mod request_summary;
 pub mod reshape;
+mod routing_fields;
 pub mod server;
 mod system_role;
 mod usage;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{
     prompt_count::PromptCount,
     request_summary::{IsSet, Messages, Modalities, PromptText, Tools, affinity_start},
+    routing_fields,
 };
 use crate::model::{
     Answer, ChatRequest, DeltaKind, ErrorClass, FinishReason, MAX_TOKENS_FIELDS, ModelRequest, OpaqueRequest,
@@ -128,7 +129,7 @@ pub fn parse_chat(body: &Bytes) -> Result<ParsedRequest, ParseError> {
     let chat = ChatRequest {
         params,
         stream: request.stream.unwrap_or(false),
-        raw_request: Some(RawRequest { protocol: openai::ID, body: body.clone(), summary }),
+        raw_request: Some(RawRequest { protocol: openai::ID, body: body.clone(), summary, removed_fields: Vec::new() }),
         ..ChatRequest::default()
     };
     Ok(ParsedRequest {
@@ -136,6 +137,19 @@ pub fn parse_chat(body: &Bytes) -> Result<ParsedRequest, ParseError> {
         include_usage: includes_usage(request.stream_options),
         request: ModelRequest::Chat(chat),
     })
+}
+
+impl ParsedRequest {
+    /// Removes the fields that choose other models or addresses, for a client that may use only some models.
+    pub fn restrict(&mut self) {
+        let raw_request = match &mut self.request {
+            ModelRequest::Chat(chat) => chat.raw_request.as_mut(),
+            ModelRequest::Opaque(opaque) => Some(&mut opaque.raw_request),
+        };
+        if let Some(raw_request) = raw_request {
+            routing_fields::restrict(raw_request);
+        }
+    }
 }
 
 /// Parses a pass-through request.
@@ -165,7 +179,7 @@ pub fn parse_opaque(operation: Operation, body: &Bytes) -> Result<ParsedRequest,
         is_unsafe_to_repeat: operation == Operation::Images,
         ..RequestSummary::default()
     };
-    let raw_request = RawRequest { protocol: openai::ID, body: body.clone(), summary };
+    let raw_request = RawRequest { protocol: openai::ID, body: body.clone(), summary, removed_fields: Vec::new() };
     let choices = request.n.0.filter(|&count| count > 0).unwrap_or(1).saturating_mul(request.prompt.0);
     let choice_count = (operation == Operation::Completions).then_some(choices);
     Ok(ParsedRequest {

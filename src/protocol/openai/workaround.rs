@@ -169,8 +169,12 @@ mod tests {
     #[test]
     fn fields_that_carry_the_meaning_of_the_request_are_never_omitted() {
         let body = br#"{"model":"m","messages":[],"tools":[{"type":"function"}],"n":2,"stop":["x"],"response_format":{},"max_tokens":5,"seed":1}"#;
-        let raw_request =
-            Some(RawRequest { protocol: ID, body: Bytes::from_static(body), summary: RequestSummary::default() });
+        let raw_request = Some(RawRequest {
+            protocol: ID,
+            body: Bytes::from_static(body),
+            summary: RequestSummary::default(),
+            removed_fields: Vec::new(),
+        });
         let chat = ChatRequest { stream: true, raw_request, ..ChatRequest::default() };
         let workaround = |message: &str| workaround_for(&rejected(message), &target("a"), &chat);
         for name in ["tools", "n", "stop", "response_format", "max_tokens"] {

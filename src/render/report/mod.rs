@@ -16,10 +16,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::timeline::Timeline;
-use crate::render::diff;
 use crate::{
     analysis::{AnswerComparison, Vote},
-    render::metrics::CallMetrics,
+    render::{diff, json, metrics::CallMetrics},
 };
 
 /// The data of a report.
@@ -104,7 +103,7 @@ fn to_json(report: &Report) -> String {
         "difference": report.difference.as_ref().map(diff::difference_json),
         "vote": report.vote.as_ref().map(diff::vote_json),
     });
-    format!("{document:#}\n")
+    json::document(&document)
 }
 
 /// One row per answer (RFC 4180).

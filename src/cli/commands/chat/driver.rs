@@ -17,11 +17,11 @@ use crate::{
     config::resolve_config_path,
     conversation::{COMMANDS, ChatSession, Effect, Event, Turn},
     model::{Part, describe_error},
-    render::{metrics::format_money, notice::format_duration, table::Table},
+    render::{json, metrics::format_money, notice::format_duration, table::Table},
     store,
     term::{
         editor::LineInput,
-        output::{WriteError, write_stderr},
+        output::{WriteError, write_stderr, write_terminal},
     },
 };
 
@@ -172,7 +172,7 @@ fn copy_to_clipboard(text: &str) {
     }
     let note = if text.len() > SAFE_CLIPBOARD_BYTES { " (some terminals ignore a text of this size)" } else { "" };
     // OSC 52 sets the clipboard of the terminal, also over SSH.
-    write_stderr(&format!("\u{1b}]52;c;{}\u{7}", BASE64_STANDARD.encode(text)));
+    write_terminal(&format!("\u{1b}]52;c;{}\u{7}", BASE64_STANDARD.encode(text)));
     write_stderr(&format!("copied {} characters, if the terminal allows it{note}\n", text.chars().count()));
 }
 
@@ -223,5 +223,5 @@ fn json_document(conversation: &ChatSession) -> String {
         .iter()
         .map(|member| json!({"model": member.name, "turns": member.turns.iter().map(turn).collect::<Vec<_>>()}));
     let document = json!({"system": conversation.system(), "conversations": members.collect::<Vec<_>>()});
-    format!("{document:#}\n")
+    json::document(&document)
 }

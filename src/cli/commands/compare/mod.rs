@@ -43,7 +43,7 @@ use crate::{
         self,
         keyboard::TerminalModes,
         live::LiveRegion,
-        output::{WriteError, write_stderr},
+        output::{WriteError, write_stderr, write_styled_stderr},
         signals::InterruptHandler,
     },
 };
@@ -344,7 +344,7 @@ impl CompareRun<'_> {
             }
         }
         if let Some(stored) = &stored {
-            write_stderr(&result.view.record_hint(stored.conversation, &stored.answer_numbers));
+            write_styled_stderr(&result.view.record_hint(stored.conversation, &stored.answer_numbers));
         }
         let (exit, _) = result.close_streams()?;
         if let Some(call) = picked {
