@@ -12,6 +12,7 @@ use super::{
         ClientEntry, ConfigFile, EndpointEntry, LimitsEntry, ModelEntry, ParamsEntry, PresetEntry, PriceEntry,
         RouteEntry, ServeEntry, SpendEntry, TimeoutsEntry,
     },
+    redact::without_secrets,
     values::{DurationEntry, KeyEntry, MoneyEntry, OrderedTable, RouteMember, Spanned},
 };
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
         ParamWorkaround, Params,
         api_key::{KeySource, redact_url},
         endpoint::{ConnectOptions, Endpoint, Limits, Timeouts},
+        key_mask::{REDACTED, mask_key_shapes},
         target::{DecodeOptions, Price, Target},
     },
     routing::{
@@ -27,9 +29,6 @@ use crate::{
         strategy::Strategy,
     },
 };
-
-/// Replaces a secret that is written in the config.
-const REDACTED: &str = "[redacted]";
 
 impl From<&Config> for ConfigFile {
     fn from(config: &Config) -> Self {
@@ -142,7 +141,8 @@ impl From<&Target> for ModelEntry {
             ("images", supports_images.unwrap_or_default()),
             ("tools", supports_tools.unwrap_or_default()),
         ];
-        let extra = toml::Table::try_from(&params.extra).expect("`parse` rejects values that TOML or JSON lacks");
+        let extra = toml::Table::try_from(without_secrets(&params.extra))
+            .expect("`parse` rejects values that TOML or JSON lacks");
         Self {
             endpoint: endpoint.name.clone().into(),
             model: upstream_id.clone().into(),
@@ -333,12 +333,13 @@ fn timeouts_entry(timeouts: &Timeouts) -> Option<TimeoutsEntry> {
 fn key_entry(source: &KeySource) -> KeyEntry {
     match source {
         KeySource::Literal(_) => KeyEntry::Literal(REDACTED.to_owned()),
-        KeySource::Env(name) => KeyEntry::Env(name.clone()),
-        KeySource::File(path) => KeyEntry::File(path.display().to_string()),
-        KeySource::Keyring(name) => KeyEntry::Keyring(name.clone()),
+        KeySource::Env(name) => KeyEntry::Env(mask_key_shapes(name).into_owned()),
+        KeySource::File(path) => KeyEntry::File(mask_key_shapes(&path.display().to_string()).into_owned()),
+        KeySource::Keyring(name) => KeyEntry::Keyring(mask_key_shapes(name).into_owned()),
         KeySource::Command(args) => {
             let redacted = args.iter().skip(1).map(|_| REDACTED.to_owned());
-            KeyEntry::Command(args.first().cloned().into_iter().chain(redacted).collect())
+            let program = args.first().map(|_| source.program().unwrap_or(REDACTED).to_owned());
+            KeyEntry::Command(program.into_iter().chain(redacted).collect())
         }
         KeySource::Shell(line) => match source.program() {
             Some(program) if program == line.trim() => KeyEntry::Shell(program.to_owned()),

@@ -3,20 +3,19 @@
 //! A variable without a value is an error, never an empty string. The steps and the output of a template are limited.
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    error::Error,
+    collections::BTreeMap,
     fmt::Write as _,
-    io,
     path::{Path, PathBuf},
 };
 
-use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
+use minijinja::ErrorKind;
 
 use super::{
     ConfigError, Problem, closest_name,
     convert::params,
     file::PresetEntry,
     parse::{Parsed, parse},
+    preset_template,
     source::{ConfigText, SourceMap},
     values::Spanned,
 };
@@ -24,10 +23,6 @@ use crate::model::Params;
 
 /// The template variable that holds the user's input.
 const INPUT_VARIABLE: &str = "input";
-/// Maximum number of steps of a template, against endless loops.
-const MAX_STEPS: u64 = 1_000_000;
-/// Maximum size of the output, in bytes; no model reads more.
-const MAX_OUTPUT_BYTES: usize = 32 * 1024 * 1024;
 
 /// A reusable prompt.
 #[derive(Clone, Debug, Default)]
@@ -149,7 +144,7 @@ impl Preset {
     #[must_use]
     pub fn variables(&self) -> Vec<String> {
         let templates = [&self.system, &self.prompt].into_iter().flatten();
-        let mut names: Vec<String> = templates.flat_map(|text| template_variables(text)).collect();
+        let mut names: Vec<String> = templates.flat_map(|text| preset_template::variables(text)).collect();
         names.sort();
         names.dedup();
         names
@@ -183,7 +178,7 @@ impl Preset {
         }
         let render_part = |part, text: &Option<String>| {
             text.as_ref()
-                .map(|text| render_template(text, &values))
+                .map(|text| preset_template::render(text, &values))
                 .transpose()
                 .map_err(|error| self.render_error(part, &error, &known, &values))
         };
@@ -217,7 +212,7 @@ impl Preset {
         if error.kind() == ErrorKind::UndefinedError && !missing.is_empty() {
             return PresetError::MissingVariables { preset, names: missing };
         }
-        PresetError::Template { preset, part, reason: describe_error(error) }
+        PresetError::Template { preset, part, reason: preset_template::describe_error(error) }
     }
 }
 
@@ -226,68 +221,15 @@ pub(super) fn template_problems(source: &SourceMap, entry: &PresetEntry) -> Vec<
     let texts = [&entry.system, &entry.prompt].into_iter().flatten();
     texts
         .filter_map(|text| {
-            let error = template_environment().template_from_str(&text.value).err()?;
-            let problem =
-                Problem::new(source, format!("invalid template: {}", describe_error(&error)), text.span.clone());
+            let error = preset_template::check(&text.value).err()?;
+            let problem = Problem::new(
+                source,
+                format!("invalid template: {}", preset_template::describe_error(&error)),
+                text.span.clone(),
+            );
             Some(problem.with_primary_label("in this template").help("write variables as {{ name }} (Jinja syntax)"))
         })
         .collect()
-}
-
-fn template_environment<'a>() -> Environment<'a> {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_fuel(Some(MAX_STEPS));
-    environment
-}
-
-fn template_variables(text: &str) -> HashSet<String> {
-    let environment = template_environment();
-    let template = environment.template_from_str(text);
-    let globals: HashSet<String> = environment.globals().map(|(name, _)| name.to_owned()).collect();
-    template
-        .map(|template| template.undeclared_variables(false))
-        .unwrap_or_default()
-        .difference(&globals)
-        .cloned()
-        .collect()
-}
-
-fn render_template(text: &str, values: &BTreeMap<&str, &str>) -> Result<String, minijinja::Error> {
-    let environment = template_environment();
-    let template = environment.template_from_str(text)?;
-    let mut out = BoundedWriter::default();
-    template.render_captured_to(Value::from_pairs(values.iter().map(|(name, value)| (*name, *value))), &mut out)?;
-    Ok(String::from_utf8_lossy(&out.0).into_owned())
-}
-
-/// The error as one line, with its position and cause.
-fn describe_error(error: &minijinja::Error) -> String {
-    let line = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();
-    let reason = match error.kind() {
-        ErrorKind::OutOfFuel => format!("it takes more than {MAX_STEPS} steps"),
-        ErrorKind::WriteFailure => error.source().map_or_else(|| error.to_string(), ToString::to_string),
-        _ => error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind())),
-    };
-    format!("{line}{reason}")
-}
-
-/// A writer that rejects more than the maximum output.
-#[derive(Default)]
-struct BoundedWriter(Vec<u8>);
-
-impl io::Write for BoundedWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_OUTPUT_BYTES {
-            return Err(io::Error::other("the output exceeds 32 MiB"));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 //!
 //! Does no I/O: `transport::keys` reads files and runs commands.
 
-use std::path::PathBuf;
+use std::{borrow::Cow, path::PathBuf};
 
 use zeroize::Zeroizing;
+
+use super::key_mask::{REDACTED, looks_like_key, mask_key, mask_key_shapes};
 
 /// An API key or another secret value. `Debug` and `Display` never show it.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,37 +47,30 @@ impl ApiKey {
         self.0.is_empty()
     }
 
-    /// `text` with every occurrence of this secret replaced, for messages that quote a server or a command.
+    /// `text` with every occurrence of this secret replaced, also of one in another case or encoding, for messages that
+    /// quote a server or a command.
     #[must_use]
     pub fn redact_in(&self, text: &str) -> String {
         if !self.is_secret() {
             return text.to_owned();
         }
-        let masked = text.replace(self.0.as_str(), "[redacted]");
-        // A truncated text may end in a prefix of the secret.
-        let Some(truncated) = masked.strip_suffix('…') else { return masked };
-        let prefix = self
-            .0
-            .char_indices()
-            .map(|(end, _)| &self.0[..end])
-            .rev()
-            .find(|prefix| prefix.len() >= 3 && truncated.ends_with(prefix));
-        match prefix {
-            Some(prefix) => format!("{}[redacted]…", &truncated[..truncated.len() - prefix.len()]),
-            None => masked,
+        // A text that is not truncated cannot contain a longer key, in any encoding.
+        if text.len() < self.0.len() && !text.ends_with('…') {
+            return text.to_owned();
         }
+        mask_key(text, &self.0)
     }
 }
 
 impl std::fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[redacted]")
+        f.write_str(REDACTED)
     }
 }
 
 impl std::fmt::Display for ApiKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[redacted]")
+        f.write_str(REDACTED)
     }
 }
 
@@ -100,13 +95,25 @@ impl KeySource {
     /// The program of a command, if it can be shown: arguments and assignments may contain secrets.
     #[must_use]
     pub fn program(&self) -> Option<&str> {
-        match self {
+        let program = match self {
             Self::Command(argv) => argv.first().map(String::as_str),
             Self::Shell(line) => {
                 line.split_whitespace().next().filter(|word| !word.contains(['=', '$', '`', '\'', '"']))
             }
             Self::Env(_) | Self::File(_) | Self::Literal(_) | Self::Keyring(_) => None,
-        }
+        };
+        program.filter(|program| matches!(mask_key_shapes(program), Cow::Borrowed(_)))
+    }
+
+    /// The name of the variable, file or keyring entry, if it seems to be a key that was pasted there.
+    #[must_use]
+    pub fn pasted_key(&self) -> Option<&str> {
+        let name = match self {
+            Self::Env(name) | Self::Keyring(name) => name.as_str(),
+            Self::File(path) => path.file_name()?.to_str()?,
+            Self::Command(_) | Self::Shell(_) | Self::Literal(_) => return None,
+        };
+        Some(name).filter(|name| looks_like_key(name))
     }
 }
 
@@ -114,11 +121,11 @@ impl std::fmt::Display for KeySource {
     /// The source without its secret, as messages and `config show` print it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Env(name) => write!(f, "environment variable {name}"),
-            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Env(name) => write!(f, "environment variable {}", mask_key_shapes(name)),
+            Self::File(path) => write!(f, "file {}", mask_key_shapes(&path.display().to_string())),
             Self::Command(_) | Self::Shell(_) => write!(f, "command \"{}\"", self.program().unwrap_or("…")),
             Self::Literal(_) => f.write_str("key in the config"),
-            Self::Keyring(name) => write!(f, "keyring entry \"{name}\""),
+            Self::Keyring(name) => write!(f, "keyring entry \"{}\"", mask_key_shapes(name)),
         }
     }
 }

@@ -136,6 +136,15 @@ pub fn is_private(url: &Url) -> bool {
     }
 }
 
+/// Whether `url` may point to a host on the internet: not to a private address, nor to a name of a local network.
+#[must_use]
+pub fn may_be_public(url: &Url) -> bool {
+    const LOCAL_SUFFIXES: [&str; 6] = [".lan", ".internal", ".home.arpa", ".local", ".svc", ".test"];
+    let is_local_name = |name: &str| !name.contains('.') || LOCAL_SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
+    let is_local = matches!(url.host(), Some(Host::Domain(name)) if is_local_name(name.trim_end_matches('.')));
+    !is_local && !is_private(url)
+}
+
 #[cfg(test)]
 pub(crate) mod testing {
     //! Endpoints for tests of the layers above.
@@ -188,5 +197,16 @@ mod tests {
         assert!(is_loopback(&url("http://localhost:1")) && is_loopback(&url("http://[::1]:1")));
         assert!(!is_loopback(&url("http://10.0.0.1")) && is_private(&url("http://10.0.0.1")));
         assert!(!is_private(&url("https://api.example.com")));
+    }
+
+    #[test]
+    fn hosts_of_local_networks_are_not_public() {
+        let url = |host: &str| Url::parse(&format!("http://{host}/v1")).expect("valid URL");
+        for host in ["localhost", "10.1.2.3", "[fd00::1]", "ollama", "gpu.lan", "api.internal.", "models.prod.svc"] {
+            assert!(!may_be_public(&url(host)), "{host}");
+        }
+        for host in ["api.example.com", "8.8.8.8", "[2001:4860::1]"] {
+            assert!(may_be_public(&url(host)), "{host}");
+        }
     }
 }

@@ -13,6 +13,7 @@ pub mod environment;
 pub mod error_class;
 pub mod estimate;
 pub mod image;
+pub mod key_mask;
 mod request;
 pub mod sanitize;
 pub mod target;

@@ -207,6 +207,26 @@ fn valid_config_is_reloaded_and_an_invalid_one_is_ignored() {
 }
 
 #[test]
+fn half_written_config_is_not_used() {
+    let mock = MockProcess::start(&["--tokens", "5"]);
+    let limited = |models: &str| {
+        gateway_config(&mock, &format!("[serve.keys.team]\napi_key = \"sk-of-the-team\"\nmetrics = true\n{models}"))
+    };
+    let env = TestEnv::with_config(&limited("models = [\"chat\"]\n"));
+    let mut gateway = GatewayProcess::start(&env);
+    // Without its last line, the file is valid, and the client may use every model.
+    env.write_config(&limited(""));
+    env.write_config(&limited("models = [\"gone\"]\n"));
+    gateway.wait_for_event("reloaded");
+    assert!(gateway.ask(Some("sk-of-the-team"), "chat").starts_with("HTTP/1.1 403"));
+    assert!(gateway.ask(Some("sk-of-the-team"), "fast").starts_with("HTTP/1.1 403"));
+    let head =
+        "GET /metrics HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer sk-of-the-team\r\nconnection: close\r\n\r\n";
+    let metrics = gateway.send_and_read(head);
+    assert!(metrics.contains("mmchat_reloads_total{result=\"ok\"} 1"), "only the last file was used: {metrics}");
+}
+
+#[test]
 fn deleted_config_keeps_the_client_keys() {
     let mock = MockProcess::start(&["--tokens", "5"]);
     let env = TestEnv::new();

@@ -23,7 +23,7 @@ use crate::{
         Engine, EventKind,
         plan::{self, Call, Plan},
     },
-    model::ModelRequest,
+    model::{ModelRequest, key_mask::mask_key_shapes},
     render::{
         Format, Output, TerminalInfo,
         ask::{AskSettings, AskView},
@@ -285,7 +285,7 @@ pub(crate) async fn build_call(
 fn key_source_suffix(config: &Config, name: &str) -> String {
     let endpoint = name.split('/').next().and_then(|endpoint| config.endpoint(endpoint));
     match endpoint.and_then(|endpoint| endpoint.keys.first().map(|key| (key, endpoint))) {
-        Some((crate::model::api_key::KeySource::Env(variable), _)) => format!(" ({variable})"),
+        Some((crate::model::api_key::KeySource::Env(variable), _)) => format!(" ({})", mask_key_shapes(variable)),
         _ => endpoint.map(|endpoint| format!(" ({})", endpoint.authority())).unwrap_or_default(),
     }
 }

@@ -4,6 +4,7 @@
 //! scans the parsed values, `lines` the text, which also works where the file has syntax errors, and in comments.
 
 mod lines;
+mod params;
 mod values;
 mod words;
 
@@ -12,6 +13,8 @@ use toml::de::DeTable;
 use lines::{scan_lines, scan_words};
 use values::{SecretValues, scan_values};
 use words::secret_words;
+
+pub(crate) use params::without_secrets;
 
 /// `text` with secrets replaced by asterisks, and the secrets.
 pub(super) fn redact(text: &str) -> (String, Vec<String>) {

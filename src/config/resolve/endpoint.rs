@@ -23,7 +23,7 @@ use crate::{
     model::{
         ProtocolId,
         api_key::{ApiKey, KeySource, redact_url},
-        endpoint::{ConnectOptions, Endpoint, Limits, Timeouts, is_loopback},
+        endpoint::{ConnectOptions, Endpoint, Limits, Timeouts, is_loopback, may_be_public},
     },
     protocol::PROTOCOLS,
 };
@@ -91,6 +91,7 @@ impl Resolver {
                 "endpoint \"{name}\": the Authorization header is sent instead of the key; remove one of them"
             ));
         }
+        self.warn_about_keys(&endpoint);
         endpoint.timeouts = timeouts(entry.timeouts);
         endpoint.limits = self.limits(entry);
         endpoint.connect.timeout = endpoint.timeouts.connect;
@@ -124,6 +125,22 @@ impl Resolver {
                 problem.help = Some("use a URL such as \"https://api.example.com/v1\"".into());
                 None
             }
+        }
+    }
+
+    fn warn_about_keys(&mut self, endpoint: &Endpoint) {
+        let name = &endpoint.name;
+        let mut sources = endpoint.keys.iter().chain(endpoint.headers.iter().map(|(_, source)| source)).peekable();
+        if sources.peek().is_some() && endpoint.base_url.scheme() == "http" && may_be_public(&endpoint.base_url) {
+            let host = endpoint.authority();
+            self.config.warnings.push(format!(
+                "endpoint \"{name}\": its key is sent to {host} unencrypted; use https if the service has it"
+            ));
+        }
+        if sources.any(|source| source.pasted_key().is_some()) {
+            self.config.warnings.push(format!(
+                "endpoint \"{name}\": the name of a variable or file seems to be a key; write api_key = \"KEY\""
+            ));
         }
     }
 

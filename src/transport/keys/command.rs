@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{COMMAND_TIMEOUT, KeyError, MAX_KEY_BYTES};
 
-use crate::model::{api_key::ApiKey, describe_error};
+use crate::model::{api_key::ApiKey, describe_error, key_mask::mask_key_shapes, sanitize::one_line};
 
 /// How long to wait for the rest of the output after the command has exited.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
@@ -37,8 +37,25 @@ pub(crate) fn shell_command(line: &str) -> tokio::process::Command {
     command
 }
 
-/// Runs a command and returns the first line of its output, where password managers print the secret.
-pub(crate) async fn run(mut command: tokio::process::Command, program: &str) -> Result<ApiKey, KeyError> {
+/// The words of a command that may be secrets: values of assignments and options, such as `VAULT_TOKEN=…` and `--token …`.
+pub(super) fn secrets(words: &[String]) -> Vec<ApiKey> {
+    let is_option = |word: &str| word.starts_with('-') && !word.contains('=');
+    let after_option =
+        words.windows(2).filter(|pair| is_option(&pair[0]) && !pair[1].starts_with('-')).map(|pair| &*pair[1]);
+    let assigned = words.iter().filter_map(|word| word.split_once('=')).map(|(_, value)| value);
+    after_option
+        .chain(assigned)
+        .map(|value| ApiKey::new(value.trim_matches(['"', '\'', ';', '&', '|', '(', ')'])))
+        .collect()
+}
+
+/// Runs a command and returns the first line of its output, where password managers print the secret. `secrets`: words of
+/// the command that its messages must not show.
+pub(crate) async fn run(
+    mut command: tokio::process::Command,
+    program: &str,
+    secrets: &[ApiKey],
+) -> Result<ApiKey, KeyError> {
     let program = program.to_owned();
     let start_error =
         |error: std::io::Error| KeyError::CommandStart { program: program.clone(), reason: describe_error(&error) };
@@ -52,9 +69,13 @@ pub(crate) async fn run(mut command: tokio::process::Command, program: &str) -> 
     if !status.success() {
         let stderr = String::from_utf8_lossy(&stderr);
         let last_line = stderr.lines().rev().find(|line| !line.trim().is_empty());
-        // The command may repeat the secret in its error message.
-        let secret = ApiKey::new(&stdout);
-        let quoted = last_line.map(|line| format!(": {}", secret.redact_in(&crate::model::sanitize::one_line(line))));
+        // The command may repeat secrets in its error message.
+        let output = ApiKey::new(&stdout);
+        let quoted = last_line.map(|line| {
+            let masked =
+                [&output].into_iter().chain(secrets).fold(one_line(line), |line, secret| secret.redact_in(&line));
+            format!(": {}", mask_key_shapes(&masked))
+        });
         return Err(KeyError::CommandFailed {
             program,
             status: crate::model::describe_status(status),

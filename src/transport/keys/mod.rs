@@ -12,6 +12,7 @@ use crate::model::{
     api_key::{ApiKey, KeySource},
     describe_error,
     environment::Environment,
+    key_mask::{REDACTED, looks_like_key, mask_key_shapes},
 };
 
 mod command;
@@ -28,7 +29,7 @@ const MAX_KEY_BYTES: usize = 64 * 1024;
 #[non_exhaustive]
 pub enum KeyError {
     /// The variable is unset or empty.
-    #[error("environment variable {0} is not set")]
+    #[error("environment variable {} is not set", mask_key_shapes(.0))]
     EnvNotSet(String),
     /// The file cannot be read.
     #[error("cannot read key file {path}: {reason}")]
@@ -86,6 +87,9 @@ impl KeyError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::EnvNotSet(name) if looks_like_key(name) => {
+                Some("the name seems to be a key: write api_key = \"KEY\"".to_owned())
+            }
             Self::EnvNotSet(name) => Some(format!("run \"export {name}=…\"")),
             Self::KeyringUnsupported(_) => {
                 Some("use a variable, a file or a command instead: { env = \"NAME\" }".to_owned())
@@ -216,10 +220,12 @@ impl KeyRing {
                 let (program, arguments) = argv.split_first().ok_or_else(|| KeyError::Empty(source.to_string()))?;
                 let mut command = tokio::process::Command::new(program);
                 command.args(arguments);
-                command::run(command, program).await?
+                command::run(command, source.program().unwrap_or(REDACTED), &command::secrets(arguments)).await?
             }
             KeySource::Shell(line) => {
-                command::run(command::shell_command(line), source.program().unwrap_or("sh")).await?
+                let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+                let program = source.program().unwrap_or("sh");
+                command::run(command::shell_command(line), program, &command::secrets(&words)).await?
             }
             KeySource::Literal(key) => key.clone(),
             KeySource::Keyring(name) => {
@@ -241,7 +247,7 @@ impl KeyRing {
 
 fn read_file(path: &Path) -> Result<ApiKey, KeyError> {
     use std::io::Read;
-    let name = path.display().to_string();
+    let name = mask_key_shapes(&path.display().to_string()).into_owned();
     let read_error = |error: std::io::Error| KeyError::File { path: name.clone(), reason: describe_error(&error) };
     // Checked before opening, because opening a named pipe without a writer would block forever.
     let metadata = std::fs::metadata(path).map_err(read_error)?;
@@ -268,6 +274,21 @@ fn read_file(path: &Path) -> Result<ApiKey, KeyError> {
 pub fn is_readable_by_others(metadata: &std::fs::Metadata) -> bool {
     use std::os::unix::fs::PermissionsExt;
     metadata.permissions().mode() & 0o077 != 0
+}
+
+/// Whether all users can read the file.
+#[cfg(unix)]
+#[must_use]
+pub fn is_readable_by_all(metadata: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    metadata.permissions().mode() & 0o004 != 0
+}
+
+/// Whether all users can read the file. Not checked on other systems than Unix.
+#[cfg(not(unix))]
+#[must_use]
+pub fn is_readable_by_all(_metadata: &std::fs::Metadata) -> bool {
+    false
 }
 
 /// Whether users other than the owner can read the file. Not checked on other systems than Unix, where access is

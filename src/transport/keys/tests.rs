@@ -101,3 +101,33 @@ fn command_output_is_limited_and_its_children_are_not_waited_for() {
     let key = resolve(&["sh", "-c", "tail -f /dev/null & echo sk-abcdefgh; echo $! >&2"]).expect("key was printed");
     assert_eq!(key.expose(), "sk-abcdefgh");
 }
+
+#[test]
+fn keys_that_were_pasted_as_names_are_not_shown() {
+    let pasted = "sk-pasted-1234567890";
+    for source in [
+        KeySource::Env(pasted.into()),
+        KeySource::File(format!("keys/{pasted}").into()),
+        KeySource::Command(vec![pasted.into(), pasted.into()]),
+        #[cfg(unix)]
+        KeySource::Shell(format!("{pasted} --token {pasted}")),
+    ] {
+        let error = block_on(KeyRing::default().resolve(&source)).expect_err("not a source of a key");
+        let text = format!("{source} {error} {:?}", error.hint());
+        assert!(!text.contains("1234567890") && text.contains(REDACTED), "{text}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn secrets_in_a_command_are_not_shown_with_its_error() {
+    for command in [
+        KeySource::Shell("VAULT_TOKEN=hunter22hunter; echo \"no: hunter22hunter\" >&2; false".into()),
+        KeySource::Command(
+            ["sh", "-c", "echo \"no: $2\" >&2; false", "sh", "--token", "hunter22hunter"].map(str::to_owned).to_vec(),
+        ),
+    ] {
+        let error = block_on(KeyRing::default().resolve(&command)).expect_err("fails").to_string();
+        assert!(error.contains("no: ") && !error.contains("hunter22"), "{error}");
+    }
+}

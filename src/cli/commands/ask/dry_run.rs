@@ -5,9 +5,10 @@ use crate::{
         CliError,
         support::{exit::Exit, shell_word::shell_quote},
     },
+    config::without_secrets,
     engine::plan::Call,
     model::{
-        ModelRequest,
+        ModelRequest, Params,
         api_key::{ApiKey, KeySource, redact_url},
         sanitize::one_line,
         target::Target,
@@ -36,8 +37,10 @@ fn curl_command(target: &Target, call: &Call) -> Result<String, CliError> {
     let placeholder = target.endpoint.keys.first().map(|_| ApiKey::new("KEY"));
     let mut request = ModelRequest::clone(&call.request);
     request.add_workarounds(target.workarounds.iter().cloned());
+    let params = Params { extra: without_secrets(&target.params.extra), ..target.params.clone() };
+    let masked = Target { params, ..target.clone() };
     let request = protocol
-        .encode(target, placeholder.as_ref(), &request)
+        .encode(&masked, placeholder.as_ref(), &request)
         .map_err(|error| CliError::Usage { message: error.to_string(), hint: None })?;
     let mut lines = vec![format!("curl -N {}", shell_quote(&redact_url(&target.endpoint.url("chat/completions"))))];
     if let Some(proxy) = &target.endpoint.connect.proxy {
@@ -69,7 +72,7 @@ fn curl_command(target: &Target, call: &Call) -> Result<String, CliError> {
 /// The shell variable for a secret: the environment variable of its source, else `fallback` with a note on stderr.
 fn shell_variable(source: &KeySource, fallback: &str) -> String {
     match source {
-        KeySource::Env(name) => format!("${name}"),
+        KeySource::Env(name) if source.pasted_key().is_none() => format!("${name}"),
         other => {
             let part = match other {
                 KeySource::File(_) => "content of ",

@@ -7,8 +7,8 @@ use std::{io, sync::Arc, time::Duration};
 use clap::Args;
 use tokio::net::TcpListener;
 
+mod key_warnings;
 mod reload;
-mod unusable_keys;
 
 use crate::cli::{CliError, Context, support::exit::Exit};
 use crate::{
@@ -29,8 +29,8 @@ use crate::{
         signals::run_with_timeout,
     },
 };
+use key_warnings::key_warnings;
 use reload::ConfigSource;
-use unusable_keys::unusable_keys;
 
 /// File descriptors reserved for other uses than connections: the record, the log, key sources.
 const RESERVED_FILES: usize = 64;
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> Result<Exit, CliError>
     if let Some(listen) = &args.listen {
         config.serve.listen.clone_from(listen);
     }
-    for warning in config.warnings.iter().cloned().chain(unusable_keys(&context.environment, &config)) {
+    for warning in config.warnings.iter().cloned().chain(key_warnings(&context.environment, &config)) {
         write_stderr(&format!("warning: {warning}\n"));
     }
     if config.models.is_empty() && config.routes.is_empty() && config.endpoints.is_empty() {

@@ -9,7 +9,7 @@ use std::{
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::sleep;
 
-use super::unusable_keys::unusable_keys;
+use super::key_warnings::key_warnings;
 use crate::{
     cli::Context,
     config::{Config, ConfigError, ConfigText, ResolvedSettings},
@@ -19,8 +19,8 @@ use crate::{
     term::server_signals::{ServerSignal, ServerSignals},
 };
 
-/// Delay between a change and the reload: the file may still be being written.
-const SETTLE_DELAY: Duration = Duration::from_millis(100);
+/// A changed config is used when it has not changed for this long: a half-written one could lack the limits of a client.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// The source of the config.
 pub(super) struct ConfigSource {
@@ -59,8 +59,10 @@ impl ConfigSource {
                 },
                 () = wait_for_change(&mut watchers) => false,
             };
-            sleep(SETTLE_DELAY).await;
-            let texts = self.read_texts();
+            let texts = tokio::select! {
+                texts = self.settled_texts(last_texts.as_ref()) => texts,
+                () = wait_for_stop(signals) => return,
+            };
             // A notification may be about another file in the folder.
             if is_requested || texts != last_texts {
                 // Resolving a key may run a slow command; a stop signal must not wait for it.
@@ -79,7 +81,7 @@ impl ConfigSource {
             Ok(config) => {
                 let listen = config.serve.listen.clone();
                 let mut warnings = config.warnings.clone();
-                warnings.extend(unusable_keys(&self.environment, &config));
+                warnings.extend(key_warnings(&self.environment, &config));
                 gateway.reload(config).await.map(|()| (listen, warnings)).map_err(|error| error.to_string())
             }
             Err(error) => Err(error_text(&error)),
@@ -110,6 +112,20 @@ impl ConfigSource {
             config.serve.listen.clone_from(listen);
         }
         Ok(config)
+    }
+
+    /// The texts of the files once they have stopped changing. `last`: those in use.
+    async fn settled_texts(&self, last: Option<&Vec<ConfigText>>) -> Option<Vec<ConfigText>> {
+        let mut texts = self.read_texts();
+        while texts.as_ref() != last {
+            sleep(SETTLE_TIME).await;
+            let next = self.read_texts();
+            if next == texts {
+                break;
+            }
+            texts = next;
+        }
+        texts
     }
 
     /// The texts of the files; `None` when one is unreadable.
