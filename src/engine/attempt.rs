@@ -14,7 +14,10 @@ use http::{HeaderMap, HeaderName};
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    engine::memory::{AnswerMemory, AnswerPart, MemoryFull},
+    engine::{
+        memory::{AnswerMemory, AnswerPart, MemoryFull},
+        stop_tolerant::wait_for,
+    },
     model::{
         Delta, DeltaKind, ErrorClass, FinishReason, ModelRequest,
         api_key::ApiKey,
@@ -183,10 +186,9 @@ impl Attempt {
         let sent_at = Instant::now();
         let limit =
             timeouts.first_token.filter(|_| model_request.is_streaming()).unwrap_or(timeouts.total).min(timeouts.total);
-        let response = timeout(limit, transport.send(&connect, request)).await;
-        let waited = sent_at.elapsed();
+        let (response, waited) = wait_for(limit, transport.send(&connect, request)).await;
         let response =
-            response.map_err(|_| timeout_error(limit))?.map_err(|error| mask(transport_error(error, false)))?;
+            response.ok_or_else(|| timeout_error(limit))?.map_err(|error| mask(transport_error(error, false)))?;
         let (parts, mut body) = response.into_parts();
         // Of a successful response, only the request ID and the kind of server are kept: no header reaches a client of
         // the gateway.
@@ -270,19 +272,18 @@ impl Attempt {
     /// Reads the network once and decodes what it returned.
     async fn read(&mut self, out: &mut Vec<Delta>) -> Option<Result<AttemptEnd, CallError>> {
         let limit = self.read_timeout();
-        let started = Instant::now();
-        // `timeout` polls the body before the timer, so data that has already arrived never times out. A server that
-        // always has data ready (endless comments) is stopped when the limit reaches zero.
+        // The body is polled before the timer, so data that has already arrived never times out. A server that always has
+        // data ready (endless comments) is stopped when the limit reaches zero.
         let body = self.body.next();
-        let read = match (limit.is_zero(), self.memory.is_held()) {
-            (true, _) => None,
-            (false, false) => timeout(limit, body).await.ok(),
-            (false, true) => match select(pin!(timeout(limit, body)), pin!(self.memory.has_to_end())).await {
-                Either::Left((read, _)) => read.ok(),
+        let (read, waited) = match (limit.is_zero(), self.memory.is_held()) {
+            (true, _) => (None, Duration::ZERO),
+            (false, false) => wait_for(limit, body).await,
+            (false, true) => match select(pin!(wait_for(limit, body)), pin!(self.memory.has_to_end())).await {
+                Either::Left((read, _)) => read,
                 Either::Right(_) => return Some(Err(memory_error(MemoryFull))),
             },
         };
-        self.waited += started.elapsed();
+        self.waited += waited;
         let started = Instant::now();
         let end = match read {
             Some(Some(Ok(bytes))) => self.decode(&bytes, out),

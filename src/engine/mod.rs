@@ -34,6 +34,7 @@ mod order;
 pub mod plan;
 pub mod record;
 mod run;
+mod stop_tolerant;
 #[cfg(test)]
 mod tests;
 
@@ -106,6 +107,12 @@ impl Engine {
         let health = health::Health::new(Arc::clone(&self.policies), Some(store), error_text_retention);
         self.health = if self.long_lived { health.with_long_lived_process() } else { health };
         self
+    }
+
+    /// Reads the time of `clock`.
+    #[cfg(test)]
+    fn with_clock(self, clock: crate::model::clock::Clock) -> Self {
+        Self { health: self.health.with_clock(clock), ..self }
     }
 
     /// Enforces the spend limits of `ledger`.

@@ -1,6 +1,9 @@
 //! Limits the requests per minute, the concurrent requests and the daily spend of each client key.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use jiff::{Timestamp, Zoned, civil::Date, tz::TimeZone};
 use parking_lot::Mutex;
@@ -27,11 +30,12 @@ pub(super) struct SharedUsage(Mutex<ClientUsage>);
 pub(super) struct ClientUsage {
     recent_requests: RateWindow,
     in_flight: u32,
-    /// Day to which `spent` applies.
-    day: Date,
-    /// Spend of that day, by currency.
-    spent: HashMap<String, f64>,
+    /// Spend by day and currency. A few days are kept, because a clock may be set back.
+    spent: BTreeMap<Date, HashMap<String, f64>>,
 }
+
+/// Days whose spend is kept.
+const MAX_DAYS: usize = 3;
 
 /// Counts a request as in flight until dropped.
 #[derive(Debug)]
@@ -51,9 +55,9 @@ impl QuotaGuard {
         let Some(shared_usage) = &self.0 else { return };
         let costs = record.attempts.iter().filter_map(AttemptRecord::cost);
         shared_usage.update(|usage| {
-            usage.roll_day(local_now().date());
+            let spent = usage.spent_on(local_now().date());
             for (cost, currency) in costs {
-                *usage.spent.entry(currency.to_owned()).or_default() += cost;
+                *spent.entry(currency.to_owned()).or_default() += cost;
             }
         });
     }
@@ -66,20 +70,20 @@ impl SharedUsage {
 }
 
 impl ClientUsage {
-    /// Resets the spend when the day has changed.
-    fn roll_day(&mut self, day: Date) {
-        if self.day != day {
-            self.day = day;
-            self.spent.clear();
+    /// The spend of `day`, by currency.
+    fn spent_on(&mut self, day: Date) -> &mut HashMap<String, f64> {
+        if !self.spent.contains_key(&day) && self.spent.len() >= MAX_DAYS {
+            let distance = |other: &Date| (*other - day).get_days().abs();
+            let farthest = self.spent.keys().copied().max_by_key(distance);
+            farthest.map(|other| self.spent.remove(&other));
         }
+        self.spent.entry(day).or_default()
     }
 
     fn admit(&mut self, client: &ClientConfig, now: Instant, day: Date) -> Result<(), Rejection> {
-        self.roll_day(day);
-        let exceeded = client
-            .spend
-            .iter()
-            .find(|(currency, limit)| self.spent.get(currency).copied().unwrap_or_default() >= *limit);
+        let spent = self.spent_on(day);
+        let exceeded =
+            client.spend.iter().find(|(currency, limit)| spent.get(currency).copied().unwrap_or_default() >= *limit);
         if let Some((currency, limit)) = exceeded {
             return Err(Rejection::SpendLimit { client: client.name.clone(), limit: format!("{limit} {currency}") });
         }
@@ -113,13 +117,9 @@ impl ClientQuotas {
                 // Without a spend limit the record is optional; a limit added later counts from 0.
                 Some(Err(_)) | None => Vec::new(),
             };
-            let (day, spent) = (now.date(), spent.into_iter().collect());
-            let usage = SharedUsage(Mutex::new(ClientUsage {
-                recent_requests: RateWindow::default(),
-                in_flight: 0,
-                day,
-                spent,
-            }));
+            let spent = BTreeMap::from([(now.date(), spent.into_iter().collect())]);
+            let usage = ClientUsage { recent_requests: RateWindow::default(), in_flight: 0, spent };
+            let usage = SharedUsage(Mutex::new(usage));
             let mut usages = self.0.lock();
             usages.entry(client.name.clone()).or_insert(Arc::new(usage));
         }
@@ -183,13 +183,18 @@ mod tests {
     }
 
     #[test]
-    fn daily_spend_is_reset_on_the_next_day() {
+    fn daily_spend_is_reset_on_the_next_day_and_not_by_a_clock_that_is_set() {
         let limited = ClientConfig { spend: vec![("USD".into(), 1.0)], ..client() };
         let day = |day| Date::new(2026, 1, day).expect("valid date");
-        let spent = HashMap::from([("USD".to_owned(), 1.0)]);
-        let mut usage = ClientUsage { recent_requests: RateWindow::default(), in_flight: 0, day: day(1), spent };
+        let spent = BTreeMap::from([(day(1), HashMap::from([("USD".to_owned(), 1.0)]))]);
+        let mut usage = ClientUsage { recent_requests: RateWindow::default(), in_flight: 0, spent };
         let rejection = usage.admit(&limited, Instant::now(), day(1)).expect_err("spend limit is reached");
         assert!(matches!(rejection, Rejection::SpendLimit { .. }));
         usage.admit(&limited, Instant::now(), day(2)).expect("spend was reset");
+        usage.admit(&limited, Instant::now(), day(1)).expect_err("the clock was set back");
+        for later in 3..20 {
+            usage.admit(&limited, Instant::now(), day(later)).expect("nothing was spent");
+        }
+        assert_eq!(usage.spent.len(), MAX_DAYS);
     }
 }

@@ -6,6 +6,7 @@
 
 mod answer;
 pub mod api_key;
+pub mod clock;
 mod delta_buffer;
 mod describe;
 pub mod endpoint;

@@ -4,7 +4,14 @@
 //! command ends. If the store fails, health is not shared, but requests are not affected. The rules are in
 //! `routing::health`.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -16,6 +23,7 @@ use tokio::{
 use crate::{
     model::{
         ErrorClass, Operation, ParamWorkaround,
+        clock::Clock,
         target::{Target, TargetId},
     },
     protocol::CallError,
@@ -41,6 +49,8 @@ pub(super) use restricted::{RestrictedGuard, RestrictedTurn};
 
 /// How often the store is read while a request waits for a candidate that another process may use, too.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// A clock that goes back by more seconds was set.
+const MAX_CLOCK_STEP_S: i64 = 1;
 
 /// An attempt, with what identifies the health entries it affects.
 #[derive(Clone)]
@@ -67,8 +77,9 @@ pub(super) struct Health {
     changed: Notify,
     /// The salt of the key hashes, if the snapshot has none.
     new_salt: String,
-    /// Wall clock and monotonic clock at creation. Timestamps are derived from the latter, so they never jump.
-    epoch: (Timestamp, Instant),
+    clock: Clock,
+    /// The last time that was read, in Unix seconds.
+    latest: AtomicI64,
 }
 
 #[derive(Default)]
@@ -129,9 +140,19 @@ impl Health {
         store: Option<Arc<dyn HealthStore>>,
         error_text_retention: Duration,
     ) -> Self {
-        let (cache, changed, epoch) = (Mutex::default(), Notify::new(), (Timestamp::now(), Instant::now()));
+        let (cache, changed, clock) = (Mutex::default(), Notify::new(), Clock::default());
         let new_salt = format!("{:032x}", fastrand::u128(..));
-        Self { policies, cache, store, error_text_retention, long_lived: false, changed, new_salt, epoch }
+        Self {
+            policies,
+            cache,
+            store,
+            error_text_retention,
+            long_lived: false,
+            changed,
+            new_salt,
+            clock,
+            latest: AtomicI64::new(i64::MIN),
+        }
     }
 
     /// Marks the process as serving many requests.
@@ -139,15 +160,26 @@ impl Health {
         Self { long_lived: true, ..self }
     }
 
-    /// The current time.
+    /// Reads the time of `clock`.
+    #[cfg(test)]
+    pub(super) fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The current time. After the clock was set back, what lies too far in the future is shortened.
     pub(super) fn now(&self) -> Timestamp {
-        self.timestamp_of(Instant::now())
+        let now = self.clock.now();
+        let latest = self.latest.swap(now.as_second(), Ordering::Relaxed);
+        if now.as_second() < latest.saturating_sub(MAX_CLOCK_STEP_S) {
+            self.with_cache(|cache| cache.snapshot.prune(&self.policies.health, now));
+        }
+        now
     }
 
     /// The timestamp of a moment of this process.
     pub(super) fn timestamp_of(&self, moment: Instant) -> Timestamp {
-        let elapsed = moment.saturating_duration_since(self.epoch.1);
-        self.epoch.0.checked_add(elapsed).unwrap_or(Timestamp::MAX)
+        let now = self.clock.now();
+        now.checked_sub(jiff::SignedDuration::try_from(moment.elapsed()).unwrap_or_default()).unwrap_or(now)
     }
 
     /// Reads the store, if it was not read yet.
@@ -160,10 +192,10 @@ impl Health {
 
     fn reload(&self, keys: &KeyRing) {
         let Some(store) = self.store.as_ref().filter(|_| !self.with_cache(|cache| cache.write_failed)) else { return };
-        let read = store.read();
+        let (read, now) = (store.read(), self.now());
         self.with_cache(|cache| match read {
             Ok(mut snapshot) => {
-                snapshot.prune(&self.policies.health, self.now());
+                snapshot.prune(&self.policies.health, now);
                 // Keep the updates that are not written yet.
                 for update in &cache.pending {
                     self.apply(&mut snapshot, update, keys);

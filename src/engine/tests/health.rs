@@ -1,11 +1,14 @@
 //! Tests of health shared between requests: unavailable candidates, probes, keys, latencies, hedging and spend limits.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use proptest::prelude::{any, prop_assert, proptest};
 
 use super::{super::health::AttemptRef, *};
-use crate::routing::health::{HealthError, HealthKey, HealthSnapshot, HealthStore, HealthUpdate, TargetHealthKeys};
+use crate::{
+    model::clock::Clock,
+    routing::health::{HealthError, HealthKey, HealthSnapshot, HealthStore, HealthUpdate, TargetHealthKeys},
+};
 
 fn connection_refused() -> MockResponse {
     MockResponse::ConnectError(TransportErrorKind::Refused)
@@ -615,5 +618,35 @@ proptest! {
             prop_assert!(tried <= 8 && requests <= tried * 2 + 5, "{requests} requests to {tried} candidates");
             prop_assert!(tried >= 1, "no candidate was tried");
         }
+    }
+}
+
+/// An engine whose wall clock differs by some seconds from the time of the runtime.
+fn engine_with_set_clock(replies: impl IntoIterator<Item = MockResponse>) -> (TestEngine, Arc<AtomicI64>, Clock) {
+    let difference = Arc::<AtomicI64>::default();
+    let (shared, running) = (Arc::clone(&difference), Clock::default());
+    let clock = Clock::new(move || running.now() + jiff::SignedDuration::from_secs(shared.load(Ordering::Relaxed)));
+    let test_engine = TestEngine::new(replies);
+    let engine = Arc::into_inner(test_engine.engine).expect("not shared yet").with_clock(clock.clone());
+    (TestEngine { engine: Arc::new(engine), ..test_engine }, difference, clock)
+}
+
+#[tokio::test(start_paused = true)]
+async fn clock_that_is_set_back_does_not_prolong_a_cooldown() {
+    let (test_engine, difference, _) = engine_with_set_clock([status(429), answer(), answer(), answer()]);
+    assert_eq!(test_engine.run(call_to(two_targets())).await.models(), ["a-upstream", "b-upstream"]);
+    difference.store(-2 * 86_400, Ordering::Relaxed);
+    assert_eq!(test_engine.run(call_to(two_targets())).await.models(), ["b-upstream"], "the cooldown goes on");
+    sleep(SECOND * 6).await;
+    assert_eq!(test_engine.run(call_to(two_targets())).await.models(), ["a-upstream"], "5 s have passed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_dated_by_the_clock_after_a_suspend() {
+    let (test_engine, difference, clock) = engine_with_set_clock([answer(), answer(), answer()]);
+    for days in [0, 1, -3] {
+        difference.store(days * 86_400, Ordering::Relaxed);
+        let result = test_engine.run(call_to(vec![testing::target("a")])).await;
+        assert_eq!(result.record.attempts[0].sent_at, clock.now(), "{days} days");
     }
 }
