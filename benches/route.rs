@@ -1,4 +1,5 @@
-//! Benchmark: ordering the hundred candidates of a route, including their health lookup, as a call does it.
+//! Benchmark: ordering the hundred candidates of a route, including their health lookup, as a call does it: with all
+//! candidates available, and with all in a cooldown.
 
 use std::{hint::black_box, path::Path, sync::Arc};
 
@@ -9,7 +10,8 @@ use mmchat::internals::{
         Engine,
         plan::{self, Call},
     },
-    model::{ChatRequest, Message, ModelRequest, Role},
+    model::{ChatRequest, ErrorClass, Message, ModelRequest, Role},
+    protocol::{CallError, retry_after::RetryAfter},
     routing::{
         OnIncomplete,
         health::{AttemptInfo, HealthError, HealthSnapshot, HealthStore, HealthUpdate, KeyHash},
@@ -17,6 +19,9 @@ use mmchat::internals::{
     },
     transport::{http::HttpTransport, keys::KeyRing},
 };
+
+/// How long the candidates are in a cooldown.
+const COOLDOWN: std::time::Duration = std::time::Duration::from_secs(250);
 
 /// A health store with a fixed snapshot.
 struct FixedHealthStore(HealthSnapshot);
@@ -55,37 +60,50 @@ fn route_call(config: &Config) -> Call {
     plan::resolve_call(config, Some("all"), &call, OnIncomplete::Error).expect("configured route")
 }
 
+/// An engine that knows the health of the candidates.
+fn engine_with_health(call: &Call, in_cooldown: bool) -> Engine {
+    let (now, policy) = (jiff::Timestamp::now(), HealthPolicy::default());
+    let mut snapshot = HealthSnapshot::default();
+    snapshot.key_salt = "0123456789abcdef".into();
+    for (number, target) in (0u64..).zip(&call.candidates) {
+        let attempt = AttemptInfo {
+            target,
+            key: KeyHash(number),
+            key_index: Some(0),
+            sent_at: now,
+            probe: None,
+            operation: None,
+        };
+        let ttft = Some(std::time::Duration::from_millis(100 + number));
+        snapshot.record_first_delta(&policy, &attempt, ttft, now);
+        if in_cooldown {
+            // Counted for the model, whatever the key is.
+            let error = CallError {
+                retry_after: Some(RetryAfter::after(COOLDOWN)),
+                ..CallError::new(ErrorClass::Overloaded, "busy")
+            };
+            snapshot.record_failure(&policy, &attempt, &error, now, 0.5);
+        }
+    }
+    let engine = Engine::new(Arc::new(HttpTransport::new()), KeyRing::default());
+    engine.with_health(Arc::new(FixedHealthStore(snapshot)), std::time::Duration::MAX).with_long_lived_process()
+}
+
 fn routing(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route");
     for strategy in ["priority", "weighted", "least-busy", "fastest", "cheapest"] {
         let config = hundred_model_config(strategy);
         let call = route_call(&config);
-        let now = jiff::Timestamp::now();
-        let mut snapshot = HealthSnapshot::default();
-        snapshot.key_salt = "0123456789abcdef".into();
-        for (number, target) in (0u64..).zip(&call.candidates) {
-            let attempt = AttemptInfo {
-                target,
-                key: KeyHash(number),
-                key_index: Some(0),
-                sent_at: now,
-                probe: None,
-                operation: None,
-            };
-            snapshot.record_first_delta(
-                &HealthPolicy::default(),
-                &attempt,
-                Some(std::time::Duration::from_millis(100 + number)),
-                now,
-            );
+        for (state, in_cooldown) in [("available", false), ("in cooldown", true)] {
+            let engine = engine_with_health(&call, in_cooldown);
+            // The first call reads the snapshot and hashes the keys, which is not measured.
+            assert_eq!(engine.candidate_order(&call).len(), 100);
+            let is_restricted = |target| engine.availability(target).restriction().is_some();
+            assert!(call.candidates.iter().all(|target| is_restricted(target) == in_cooldown));
+            group.bench_function(format!("{strategy}, {state}"), |bench| {
+                bench.iter(|| black_box(engine.candidate_order(black_box(&call))));
+            });
         }
-        let engine = Engine::new(Arc::new(HttpTransport::new()), KeyRing::default());
-        let engine = engine
-            .with_health(Arc::new(FixedHealthStore(snapshot)), std::time::Duration::MAX)
-            .with_long_lived_process();
-        // The first call reads the snapshot and hashes the keys, which is not measured.
-        assert_eq!(engine.candidate_order(&call).len(), 100);
-        group.bench_function(strategy, |bench| bench.iter(|| black_box(engine.candidate_order(black_box(&call)))));
     }
     group.finish();
 }

@@ -94,6 +94,7 @@ pub use model::{
     Answer, ChatRequest, Delta, DeltaKind, ErrorClass, FinishReason, Message, ModelRequest, ParamWorkaround, Params,
     Part, ProtocolId, RawRequest, Role, ToolCall, Usage,
     api_key::{ApiKey, KeySource},
+    clock::Clock,
     endpoint::{ConnectOptions, Endpoint, Limits, Timeouts},
     environment::Environment,
     estimate::TokenCounter,

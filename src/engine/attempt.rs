@@ -73,6 +73,8 @@ impl Credentials {
 pub struct AttemptTimeouts {
     /// From sending to the first delta; `None`: only `total` applies. Ignored for responses that are not streamed.
     pub first_token: Option<Duration>,
+    /// Silence while a response that is not streamed is awaited; `None`: only `total` applies.
+    pub one_piece: Option<Duration>,
     /// Between two reads after the first delta.
     pub idle: Duration,
     /// For the complete response.
@@ -85,9 +87,17 @@ impl AttemptTimeouts {
     pub fn new(timeouts: Timeouts, policy: &TimeoutPolicy) -> Self {
         Self {
             first_token: timeouts.first_token,
+            one_piece: None,
             idle: timeouts.idle.unwrap_or(policy.idle),
             total: timeouts.total.unwrap_or(policy.total),
         }
+    }
+
+    /// The time to the first delta, or to the head of a response that is not streamed.
+    #[must_use]
+    pub fn first_output(&self, is_streaming: bool) -> Duration {
+        let limit = if is_streaming { self.first_token } else { self.one_piece };
+        limit.unwrap_or(self.total).min(self.total)
     }
 }
 
@@ -184,8 +194,7 @@ impl Attempt {
             ..connect
         };
         let sent_at = Instant::now();
-        let limit =
-            timeouts.first_token.filter(|_| model_request.is_streaming()).unwrap_or(timeouts.total).min(timeouts.total);
+        let limit = timeouts.first_output(model_request.is_streaming());
         let (response, waited) = wait_for(limit, transport.send(&connect, request)).await;
         let response =
             response.ok_or_else(|| timeout_error(limit))?.map_err(|error| mask(transport_error(error, false)))?;
@@ -309,8 +318,9 @@ impl Attempt {
         } else if self.reader.has_output() {
             self.timeouts.idle.min(total)
         } else {
-            let first_token = self.timeouts.first_token.filter(|_| self.streaming);
-            first_token.map_or(total, |first_token| remaining(first_token).min(total))
+            let first_token = self.timeouts.first_token.map(remaining);
+            let silence = if self.streaming { first_token } else { self.timeouts.one_piece };
+            silence.unwrap_or(total).min(total)
         }
     }
 

@@ -7,10 +7,13 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
     engine::plan::Plan,
-    model::target::{Target, TargetId},
+    model::{
+        clock::Clock,
+        target::{Target, TargetId},
+    },
     routing::{
         attempt_budget::RetryBudget,
-        health::{Availability, HealthError, HealthKey, HealthMap, HealthStore},
+        health::{Availability, HealthError, HealthKey, HealthMap, HealthSnapshot, HealthStore},
         hedge::HedgeBudget,
         policies::Policies,
         spend::SpendLedger,
@@ -104,14 +107,15 @@ impl Engine {
     /// `error_text_retention`, because they may quote the prompt.
     #[must_use]
     pub fn with_health(mut self, store: Arc<dyn HealthStore>, error_text_retention: Duration) -> Self {
-        let health = health::Health::new(Arc::clone(&self.policies), Some(store), error_text_retention);
+        let health = health::Health::new(Arc::clone(&self.policies), Some(store), error_text_retention)
+            .with_clock(self.health.clock());
         self.health = if self.long_lived { health.with_long_lived_process() } else { health };
         self
     }
 
-    /// Reads the time of `clock`.
-    #[cfg(test)]
-    fn with_clock(self, clock: crate::model::clock::Clock) -> Self {
+    /// Reads the time of `clock`, for simulations.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
         Self { health: self.health.with_clock(clock), ..self }
     }
 
@@ -134,6 +138,11 @@ impl Engine {
     #[must_use]
     pub fn with_seed(self, seed: u64) -> Self {
         Self { rng: Mutex::new(fastrand::Rng::with_seed(seed)), ..self }
+    }
+
+    /// Uses keys again that services have rejected, since the config has changed.
+    pub fn retry_rejected_keys(&self) {
+        self.health.modify(&self.keys, HealthSnapshot::retry_rejected_keys);
     }
 
     /// Writes pending health updates to the store, and returns the error of a failed read or write, if any.

@@ -122,8 +122,11 @@ impl Engine {
         OrderRequest { strategy: policy.strategy, affinity_key, wrr, random: &mut random }.order(states)
     }
 
-    /// The 95th percentile of the time to first token of `model`.
-    pub(super) fn first_token_p95(&self, model: HealthKey) -> Option<std::time::Duration> {
-        self.health.with_snapshot(|snapshot| snapshot.entry(model)?.latency.p95())
+    /// The 95th percentile of the time to the first token of a model, or of the total time of its answers in one piece.
+    pub(super) fn latency_p95(&self, model: HealthKey, is_streaming: bool) -> Option<std::time::Duration> {
+        self.health.with_snapshot(|snapshot| {
+            let entry = snapshot.entry(model)?;
+            if is_streaming { entry.latency.p95() } else { entry.total.p95() }
+        })
     }
 }

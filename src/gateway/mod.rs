@@ -216,6 +216,7 @@ impl Gateway {
         let next = ConfigGeneration::new(config, self.current().number + 1, &keys.with_empty_cache()).await?;
         self.quotas.register(&next.config.serve.clients, self.deps.writer.as_ref())?;
         keys.clear_cache();
+        self.deps.engine.retry_rejected_keys();
         if let Some(ledger) = &self.deps.ledger {
             ledger.set_limits(next.config.spend.clone());
         }
@@ -229,10 +230,13 @@ impl Gateway {
         self.metrics.count_reload(success);
     }
 
-    /// Listen address in the current configuration.
+    /// The settings of `config` that differ from the current configuration and need a restart.
     #[must_use]
-    pub fn listen_address(&self) -> String {
-        self.current().config.serve.listen.clone()
+    pub fn settings_that_need_a_restart(&self, config: &Config) -> Vec<&'static str> {
+        let current = self.current();
+        let listen = (current.config.serve.listen != config.serve.listen).then_some("`listen`");
+        let policies = "`[retry]`, `[availability]` or `max_answer_mb`";
+        listen.into_iter().chain((current.config.policies != config.policies).then_some(policies)).collect()
     }
 
     fn current(&self) -> Arc<ConfigGeneration> {

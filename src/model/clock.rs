@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
-/// Reads the wall clock at the moment: it moves on while a machine is suspended, and may be set in both directions. Tests
-/// replace it.
+/// Reads the wall clock at the moment: it moves on while a machine is suspended, and may be set in both directions.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
@@ -13,6 +13,13 @@ impl Clock {
     /// A clock that shows the result of `read`.
     pub fn new(read: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
+    }
+
+    /// A clock that follows the time of the runtime, for simulations: that time may be paused.
+    #[must_use]
+    pub fn of_runtime() -> Self {
+        let (at, start) = (Timestamp::now(), Instant::now());
+        Self::new(move || at.checked_add(start.elapsed()).unwrap_or(Timestamp::MAX))
     }
 
     /// The current time.
@@ -28,19 +35,9 @@ impl std::fmt::Debug for Clock {
     }
 }
 
-#[cfg(not(test))]
 impl Default for Clock {
-    /// The clock of the system.
+    /// The clock of the system; in unit tests, whose time is mostly paused, that of the runtime.
     fn default() -> Self {
-        Self::new(Timestamp::now)
-    }
-}
-
-#[cfg(test)]
-impl Default for Clock {
-    /// A clock that follows the time of the runtime, which may be paused.
-    fn default() -> Self {
-        let (at, start) = (Timestamp::now(), tokio::time::Instant::now());
-        Self::new(move || at.checked_add(start.elapsed()).unwrap_or(Timestamp::MAX))
+        if cfg!(test) { Self::of_runtime() } else { Self::new(Timestamp::now) }
     }
 }

@@ -39,12 +39,6 @@ pub struct LastResortPolicy {
 }
 
 impl LastResortPolicy {
-    /// The policy of a server with many clients.
-    #[must_use]
-    pub fn limited() -> Self {
-        Self { is_limited: true, ..Self::default() }
-    }
-
     /// Maximum Retry-After that a request waits for.
     #[must_use]
     pub fn max_wait(&self) -> Duration {
@@ -178,9 +172,13 @@ mod tests {
     const RETRY_AFTER: RestrictionKind = RestrictionKind::Cooldown(CooldownKind::RetryAfter);
     const HARD: RestrictionKind = RestrictionKind::Cooldown(CooldownKind::Hard);
 
+    fn limited() -> LastResortPolicy {
+        LastResortPolicy { is_limited: true, ..LastResortPolicy::default() }
+    }
+
     #[test]
     fn open_breaker_does_not_delay_a_request() {
-        let policy = LastResortPolicy::limited();
+        let policy = limited();
         let busy = RestrictedRequests { in_flight: 9, last_sent: Some(at(10)), waiting: 0 };
         assert_eq!(turn(&policy, restriction(RestrictionKind::Open, 20), Some(failed(10)), &busy, at(10)), Turn::Send);
         assert_eq!(turn(&policy, restriction(RestrictionKind::Stalled, 20), None, &busy, at(10)), Turn::Send);
@@ -188,7 +186,7 @@ mod tests {
 
     #[test]
     fn service_that_timed_out_gets_one_request_at_a_time() {
-        let policy = LastResortPolicy::limited();
+        let policy = limited();
         let failure = Some(LastFailure { at: at(0), is_timeout: true });
         let mut requests = RestrictedRequests::default();
         let open = restriction(RestrictionKind::Open, 20);
@@ -200,7 +198,7 @@ mod tests {
 
     #[test]
     fn rate_limited_key_gets_one_request_in_a_second() {
-        let policy = LastResortPolicy::limited();
+        let policy = limited();
         let mut requests = RestrictedRequests::default();
         let limited = restriction(BACKOFF, 60);
         assert_eq!(turn(&policy, limited, Some(failed(10)), &requests, at(10)), Turn::Send);
@@ -213,7 +211,7 @@ mod tests {
 
     #[test]
     fn hard_restriction_gets_one_request_in_five_seconds() {
-        let policy = LastResortPolicy::limited();
+        let policy = limited();
         let (hard, requests) = (restriction(HARD, 600), RestrictedRequests::default());
         assert_eq!(turn(&policy, hard, Some(failed(10)), &requests, at(14)), Turn::Refuse);
         assert_eq!(turn(&policy, hard, Some(failed(10)), &requests, at(15)), Turn::Send);
@@ -224,7 +222,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_waited_for_up_to_the_limit_and_ignored_by_one_request_in_ten_seconds() {
-        let (server, person) = (LastResortPolicy::limited(), LastResortPolicy::default());
+        let (server, person) = (limited(), LastResortPolicy::default());
         let requests = RestrictedRequests::default();
         let turn_at =
             |policy, until, now| turn(policy, restriction(RETRY_AFTER, until), Some(failed(0)), &requests, at(now));

@@ -35,6 +35,19 @@ pub struct Policies {
     pub answer: AnswerPolicy,
 }
 
+/// How long a server waits in silence for an answer in one piece while other candidates are left.
+const ONE_PIECE_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Policies {
+    /// The policies of a server, whose clients must not wait for each other.
+    #[must_use]
+    pub fn for_server(self) -> Self {
+        let timeouts = TimeoutPolicy { one_piece: Some(ONE_PIECE_TIMEOUT), ..self.timeouts };
+        let last_resort = LastResortPolicy { is_limited: true, ..self.last_resort };
+        Self { timeouts, last_resort, ..self }
+    }
+}
+
 /// Limits of one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnswerPolicy {
@@ -55,7 +68,9 @@ pub struct TimeoutPolicy {
     pub first_token: Duration,
     /// Time to the first token of reasoning models and at private addresses, while other candidates are left.
     pub slow_first_token: Duration,
-    /// Lower bound of these two, as a multiple of the 95th percentile of the model's time to first token.
+    /// Silence while an answer in one piece is awaited and other candidates are left; `None`: only `total` applies.
+    pub one_piece: Option<Duration>,
+    /// Lower bound of these, as a multiple of the 95th percentile of the model's time to first token, or of its total time.
     pub first_token_p95_factor: u32,
     /// Limit of the time to the first delta, over all attempts: after it no attempt is started.
     pub search: Duration,
@@ -72,6 +87,7 @@ impl Default for TimeoutPolicy {
         Self {
             first_token: Duration::from_secs(10),
             slow_first_token: Duration::from_secs(60),
+            one_piece: None,
             first_token_p95_factor: 3,
             search: Duration::from_secs(120),
             idle: Duration::from_secs(60),

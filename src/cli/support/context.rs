@@ -227,10 +227,8 @@ impl Context {
     #[cfg(feature = "serve")]
     pub(crate) fn server_engine(&self, config: &Config, ledger: Option<Arc<SqliteSpendLedger>>) -> Arc<Engine> {
         let unlimited = Config { spend: Vec::new(), ..config.clone() };
-        let last_resort =
-            crate::routing::policies::LastResortPolicy { is_limited: true, ..config.policies.last_resort };
-        let policies = Policies { last_resort, ..config.policies.clone() };
-        let engine = self.stateful_engine(&unlimited, false, policies).with_long_lived_process();
+        let engine =
+            self.stateful_engine(&unlimited, false, config.policies.clone().for_server()).with_long_lived_process();
         Arc::new(match ledger {
             Some(ledger) => engine.with_ledger(ledger),
             None => engine,

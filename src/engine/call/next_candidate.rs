@@ -237,17 +237,10 @@ impl CallTask {
 
     /// The candidate with its probe; `Err`: another request has the probe.
     fn take_probe(&self, candidate: Candidate) -> Result<Candidate, Candidate> {
-        let p95 = self.engine.first_token_p95(candidate.health_keys.model);
-        let timeouts = self.time.attempt_timeouts(
-            &candidate.target,
-            self.remaining_candidates(),
-            self.call.request.is_streaming(),
-            p95,
-        );
-        let lease = timeouts
-            .first_token
-            .unwrap_or(timeouts.total)
-            .saturating_add(self.engine.policies.health.probe.lease_margin);
+        let is_streaming = self.call.request.is_streaming();
+        let p95 = self.engine.latency_p95(candidate.health_keys.model, is_streaming);
+        let timeouts = self.time.attempt_timeouts(&candidate.target, self.remaining_candidates(), is_streaming, p95);
+        let lease = timeouts.first_output(is_streaming).saturating_add(self.engine.policies.health.probe.lease_margin);
         match Health::take_probe(&self.engine, &candidate.target, &candidate.health_keys, lease) {
             Ok(probe) => Ok(Candidate { probe: probe.map(Arc::new), ..candidate }),
             Err(()) => Err(candidate),

@@ -293,8 +293,11 @@ impl CallTask {
         let (permit, credentials) = prepared.unwrap_or_else(|| Err(preparation_timeout()))?;
         let model = spec.candidate.health_keys.model;
         let in_flight = health::InFlightGuard::new(&engine, model, spec.request.is_streaming());
-        let p95 = engine.first_token_p95(model);
-        let timeouts = self.time.attempt_timeouts(&target, remaining_candidates, spec.request.is_streaming(), p95);
+        // A request that may have been processed is not sent to another candidate.
+        let other_candidates = if self.is_unsafe_to_repeat { 0 } else { remaining_candidates };
+        let is_streaming = spec.request.is_streaming();
+        let p95 = engine.latency_p95(model, is_streaming);
+        let timeouts = self.time.attempt_timeouts(&target, other_candidates, is_streaming, p95);
         let start = Box::pin(start(engine, spec.clone(), credentials, timeouts, (permit, in_flight)));
         Ok(PendingAttempt { spec, started_at, start })
     }
@@ -402,7 +405,10 @@ impl CallTask {
                     && error.class != ErrorClass::Path
                     && is_unsupported_operation(error) => {}
             Some(error) => engine.health.record_failure(&attempt, &engine.keys, error, engine.random_unit()),
-            None => engine.health.record_success(attempt, &engine.keys),
+            None => {
+                let total = (!spec.request.is_streaming()).then(|| started_at.elapsed());
+                engine.health.record_success(attempt, total, &engine.keys);
+            }
         }
         let record = AttemptRecord {
             status: error.and_then(|error| error.status).or(info.is_success.then_some(200)),

@@ -101,6 +101,11 @@ impl TimeBudget {
             let share = split(self.search_limit.saturating_sub(self.search_time), remaining_candidates);
             timeouts.first_token = Some(first_token.min(share));
         }
+        if let Some(one_piece) = self.policy.one_piece.filter(|_| !is_streaming && remaining_candidates > 0) {
+            let slowest = p95.unwrap_or_default().saturating_mul(self.policy.first_token_p95_factor);
+            // After the search limit, no other candidate could be tried.
+            timeouts.one_piece = Some(one_piece.max(slowest)).filter(|limit| self.allows(*limit));
+        }
         timeouts.total = timeouts.total.min(self.remaining().unwrap_or(Duration::MAX));
         if let Some(share) = self.share(remaining_candidates).filter(|_| remaining_candidates > 0) {
             timeouts.first_token = timeouts.first_token.map(|first_token| first_token.min(share));

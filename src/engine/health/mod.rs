@@ -124,7 +124,8 @@ struct PendingUpdate {
 
 enum Outcome {
     FirstDelta(Option<Duration>),
-    Completed,
+    /// With its total time, if the answer came in one piece.
+    Completed(Option<Duration>),
     /// The model accepts the requests with these changes only.
     Learned(Vec<ParamWorkaround>),
     /// The call ended before the probe had a result.
@@ -161,9 +162,13 @@ impl Health {
     }
 
     /// Reads the time of `clock`.
-    #[cfg(test)]
     pub(super) fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
+    }
+
+    /// The clock that it reads.
+    pub(super) fn clock(&self) -> Clock {
+        self.clock.clone()
     }
 
     /// The current time. After the clock was set back, what lies too far in the future is shortened.
@@ -310,8 +315,8 @@ impl Health {
     }
 
     /// Records a complete answer.
-    pub(super) fn record_success(&self, attempt: AttemptRef, keys: &KeyRing) {
-        self.record_update(attempt, keys, Outcome::Completed);
+    pub(super) fn record_success(&self, attempt: AttemptRef, total: Option<Duration>, keys: &KeyRing) {
+        self.record_update(attempt, keys, Outcome::Completed(total));
     }
 
     /// Records changes that the model needs, for later requests.
@@ -365,7 +370,7 @@ impl Health {
     }
 
     /// Changes the snapshot in the store and in memory; only in memory if the store fails.
-    fn modify<T>(&self, keys: &KeyRing, mut act: impl FnMut(&mut HealthSnapshot) -> T) -> T {
+    pub(super) fn modify<T>(&self, keys: &KeyRing, mut act: impl FnMut(&mut HealthSnapshot) -> T) -> T {
         let mut output = None;
         let written = match &self.store {
             Some(store) => self.write_through(&**store, keys, &mut |snapshot| output = Some(act(snapshot))),
@@ -418,7 +423,12 @@ impl Health {
         let attempt = self.attempt_for_snapshot(snapshot, &update.attempt, keys);
         match &update.outcome {
             Outcome::FirstDelta(ttft) => snapshot.record_first_delta(&self.policies.health, &attempt, *ttft, update.at),
-            Outcome::Completed => snapshot.record_success(&self.policies.health, &attempt, update.at),
+            Outcome::Completed(total) => {
+                snapshot.record_success(&self.policies.health, &attempt, update.at);
+                if let Some(total) = total {
+                    snapshot.record_total(attempt.target, *total, update.at);
+                }
+            }
             Outcome::Learned(changes) => snapshot.record_workarounds(attempt.target, changes, update.at),
             Outcome::ProbeReleased => {
                 if let Some(owner) = attempt.probe {

@@ -20,7 +20,7 @@ use crate::{
         endpoint::{ConnectOptions, Endpoint, Limits, Timeouts},
         target::{Target, testing},
     },
-    routing::{OnIncomplete, RoutePolicy, policies::LastResortPolicy},
+    routing::{OnIncomplete, RoutePolicy},
     transport::{
         TransportErrorKind,
         keys::KeyRing,
@@ -133,7 +133,7 @@ impl TestEngine {
 
     /// With the limits of a server that has many clients.
     fn server(replies: impl IntoIterator<Item = MockResponse>) -> Self {
-        Self::with_policies(replies, Policies { last_resort: LastResortPolicy::limited(), ..Policies::default() })
+        Self::with_policies(replies, Policies::default().for_server())
     }
 
     /// Adds scripted replies.

@@ -166,3 +166,28 @@ async fn pings_do_not_stop_waiting_notices() {
         "{waits:?}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn server_waits_a_minute_in_silence_for_an_answer_in_one_piece() {
+    const ANSWER: [&str; 2] = ["{\"choices\":[{\"message\":{\"content\":", "\"Hello\"},\"finish_reason\":\"stop\"}]}"];
+    let one_piece = |delay: Duration| MockResponse::Chunks(ANSWER.map(|part| (delay, part)).to_vec());
+    let call = |targets| {
+        let request = Arc::new(ModelRequest::Chat(ChatRequest {
+            messages: vec![Message::text(Role::User, "hi")],
+            ..ChatRequest::default()
+        }));
+        Call { request, ..call_to(targets) }
+    };
+    let server = TestEngine::server([MockResponse::NoResponse, one_piece(Duration::ZERO)]);
+    let result = server.run(call(two_targets())).await;
+    assert_eq!((result.classes(), result.took), (vec!["timeout", "ok"], 60 * SECOND));
+    server.add_replies([one_piece(50 * SECOND)]);
+    let result = server.run(call(two_targets())).await;
+    assert_eq!((result.answer.text.as_str(), result.took), ("Hello", 100 * SECOND), "it is not silent for a minute");
+    server.add_replies([one_piece(140 * SECOND)]);
+    assert_eq!(server.run(call(two_targets())).await.took, 280 * SECOND, "it has taken 100 s before");
+    server.add_replies([one_piece(200 * SECOND)]);
+    assert_eq!(server.run(call(vec![testing::target("b")])).await.took, 400 * SECOND, "no other candidate is left");
+    let person = run(call(two_targets()), [one_piece(200 * SECOND)]).await;
+    assert_eq!(person.took, 400 * SECOND);
+}

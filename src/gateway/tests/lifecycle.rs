@@ -235,3 +235,16 @@ async fn connections_of_an_address_are_limited() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn reload_uses_a_rejected_key_again() {
+    let complete = || json_reply("{\"choices\":[{\"message\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}");
+    let rejected = MockResponse::Status(401, vec![], "{\"error\":{\"message\":\"invalid api key\"}}");
+    let fixture = TestGateway::new("", [rejected, complete(), complete(), complete()]).await;
+    let served_by = async || fixture.chat("chat", false).await.headers()["x-mmchat-model"].clone();
+    assert_eq!(served_by().await, "two");
+    assert_eq!(served_by().await, "two");
+    let config = config::resolve(CONFIG, Path::new("c.toml")).expect("valid config");
+    fixture.gateway.reload(config).await.expect("valid config");
+    assert_eq!(served_by().await, "one");
+}

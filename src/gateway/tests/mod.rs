@@ -33,7 +33,6 @@ use crate::{
     config,
     engine::Engine,
     model::environment::Environment,
-    routing::policies::{LastResortPolicy, Policies},
     transport::{
         keys::KeyRing,
         mock::{MockResponse, MockTransport},
@@ -97,7 +96,7 @@ impl TestGateway {
     async fn try_new(extra_config: &str, replies: impl IntoIterator<Item = MockResponse>) -> Result<Self, ServeError> {
         let transport = Arc::new(MockTransport::new(replies));
         let config = config::resolve(&format!("{extra_config}{CONFIG}"), Path::new("c.toml")).expect("valid config");
-        let policies = Policies { last_resort: LastResortPolicy::limited(), ..config.policies.clone() };
+        let policies = config.policies.clone().for_server();
         let keys = KeyRing::new(Environment::default());
         let engine = Engine::with_policies(Arc::clone(&transport) as Arc<_>, keys, policies);
         let log_lines = Arc::new(Mutex::new(Vec::new()));

@@ -135,6 +135,9 @@ pub struct HealthEntry {
     /// The time to first token.
     #[serde(skip_serializing_if = "Latency::is_empty")]
     pub latency: Latency,
+    /// The total time of answers in one piece.
+    #[serde(skip_serializing_if = "Latency::is_empty")]
+    pub total: Latency,
     /// Changes to requests that the model accepts and the unchanged requests are not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) workarounds: Vec<LearnedWorkaround>,

@@ -21,7 +21,7 @@ use super::{
     cooldown::{CooldownScope, HealthEffect, health_effect},
 };
 use crate::{
-    model::{Operation, ParamWorkaround, target::Target},
+    model::{ErrorClass, Operation, ParamWorkaround, target::Target},
     protocol::CallError,
 };
 
@@ -325,6 +325,11 @@ impl HealthSnapshot {
         }
     }
 
+    /// Records the total time of an answer in one piece.
+    pub fn record_total(&mut self, target: &Target, total: Duration, now: Timestamp) {
+        self.entry_mut(HealthKey::model(target), target.id.to_string(), now).total.record(total, now);
+    }
+
     /// Records a complete answer: resets the failures of its endpoint, model and key.
     pub fn record_success(&mut self, policy: &HealthPolicy, attempt: &AttemptInfo<'_>, now: Timestamp) {
         let target = attempt.target;
@@ -388,11 +393,22 @@ impl HealthSnapshot {
         }
     }
 
+    /// Ends the cooldowns of rejected keys: a change of the config may be the answer to the rejection.
+    pub fn retry_rejected_keys(&mut self) {
+        for entry in self.entries.values_mut() {
+            let is_rejected = |error: &LastError| error.class == ErrorClass::Auth.as_str();
+            if entry.last_error.as_ref().is_some_and(is_rejected) {
+                entry.cooldown = None;
+            }
+        }
+    }
+
     /// Prepares the snapshot for storage: limits future times after a clock jump, and removes old and excess entries.
     pub fn prune(&mut self, policy: &HealthPolicy, now: Timestamp) {
         for entry in self.entries.values_mut() {
             entry.breaker.clamp(&policy.breaker, now);
             entry.latency.clear_invalid();
+            entry.total.clear_invalid();
             entry.workarounds.retain(|learned| is_recent(learned.at, now));
             if let Some(lease) = &mut entry.probe_lease {
                 lease.until = lease.until.min(saturating_add(now, policy.probe.max_lease));

@@ -29,6 +29,7 @@ use mmchat::internals::{
         plan::{self, Plan},
     },
     mock::{MockConfig, MockServer, Script, built_in_models},
+    model::clock::Clock,
     model::{Answer, ChatRequest, DeltaBuffer, Message, ModelRequest, Role, endpoint::ConnectOptions},
     routing::OnIncomplete,
     transport::{ByteStream, Transport, TransportError, TransportErrorKind, keys::KeyRing},
@@ -118,7 +119,8 @@ impl FaultEnv {
     fn in_process() -> Self {
         let (primary, backup) = (Service::new(PRIMARY), Service::new(BACKUP));
         let transport = InProcessTransport([primary.clone(), backup.clone()]);
-        let engine = Arc::new(Engine::new(Arc::new(transport), KeyRing::default()).with_seed(7));
+        let engine =
+            Arc::new(Engine::new(Arc::new(transport), KeyRing::default()).with_seed(7).with_clock(Clock::of_runtime()));
         let base_urls = ["http://primary.test/v1", "http://backup.test/v1"].map(str::to_owned);
         Self { primary, backup, base_urls, engine, servers: tokio::task::JoinSet::new() }
     }

@@ -76,25 +76,22 @@ impl ConfigSource {
     }
 
     async fn reload(&self, gateway: &Gateway, log: &Log) {
-        let old_listen = gateway.listen_address();
         let result = match self.load() {
             Ok(config) => {
-                let listen = config.serve.listen.clone();
                 let mut warnings = config.warnings.clone();
                 warnings.extend(key_warnings(&self.environment, &config));
-                gateway.reload(config).await.map(|()| (listen, warnings)).map_err(|error| error.to_string())
+                let restart = gateway.settings_that_need_a_restart(&config);
+                warnings.extend(restart.iter().map(|setting| format!("{setting} changed: restart to apply it")));
+                gateway.reload(config).await.map(|()| warnings).map_err(|error| error.to_string())
             }
             Err(error) => Err(error_text(&error)),
         };
         gateway.count_reload(result.is_ok());
         match result {
-            Ok((listen, warnings)) => {
+            Ok(warnings) => {
                 log.event("reloaded", "requests in flight keep the previous config");
                 for warning in &warnings {
                     log.event("warning", warning);
-                }
-                if listen != old_listen {
-                    log.event("warning", "`listen` changed: restart to apply it");
                 }
             }
             Err(reason) => log.event("reload-refused", &format!("{reason}; the previous config stays active")),
