@@ -18,7 +18,10 @@ const REQUIRED: [&str; 10] =
 
 /// The change that may avoid `error`.
 pub(super) fn workaround_for(error: &CallError, target: &Target, request: &ModelRequest) -> Option<ParamWorkaround> {
-    if !matches!(error.class, ErrorClass::Request | ErrorClass::Context) {
+    let refusal = Refusal::new(error);
+    // Servers of local models report the error of a prompt template as their own.
+    let is_of_template = error.class == ErrorClass::Server && refusal.is_of_system_role();
+    if !matches!(error.class, ErrorClass::Request | ErrorClass::Context) && !is_of_template {
         return None;
     }
     let encoded = match request {
@@ -27,7 +30,6 @@ pub(super) fn workaround_for(error: &CallError, target: &Target, request: &Model
     };
     let encoded = encoded.ok()?;
     let sent = RawObject::parse(&encoded).ok()?;
-    let refusal = Refusal::new(error);
     let chat = request.as_chat();
     let has_system_role =
         |chat: &ChatRequest| chat.workarounds.iter().any(|workaround| matches!(workaround, ParamWorkaround::System(_)));
@@ -164,6 +166,17 @@ mod tests {
             Params { extra: [("presence_penalty".to_owned(), json!(1))].into_iter().collect(), ..Params::default() };
         let omit = Some(ParamWorkaround::Omit("presence_penalty".into()));
         assert_eq!(workaround_for(&rejected(camel_case), &target("a"), &ChatRequest { params, ..chat() }), omit);
+    }
+
+    #[test]
+    fn system_role_that_a_template_refuses_is_folded() {
+        let fold = Some(ParamWorkaround::System(SystemRole::Fold));
+        for class in [ErrorClass::Request, ErrorClass::Server] {
+            let error = CallError::new(class, "jinja2.exceptions.TemplateError: System role not supported");
+            assert_eq!(workaround_for(&error, &target("a"), &chat()), fold, "{class}");
+        }
+        let error = CallError::new(ErrorClass::Server, "Unsupported parameter: 'temperature'");
+        assert_eq!(workaround_for(&error, &target("a"), &chat()), None, "a failure of the server");
     }
 
     #[test]
