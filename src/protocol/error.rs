@@ -14,6 +14,8 @@ use crate::model::{
 const MAX_MESSAGE_CHARS: usize = 280;
 /// Maximum length of a service's code, field or ID, in characters.
 const MAX_CODE_CHARS: usize = 128;
+/// Maximum number of words between "model" and what is said of it: its name, and words such as "is currently".
+const MAX_NAME_WORDS: usize = 6;
 
 /// The error of a call.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -195,8 +197,10 @@ pub fn classify(signals: ErrorSignals<'_>) -> Option<ErrorClass> {
         Some(401) => C::Auth,
         Some(402) => C::Quota,
         Some(403) => text.forbidden_class(signals.is_page),
-        Some(404 | 405 | 410) if signals.is_page || text.is_path() => C::Path,
-        Some(404 | 405 | 410) => C::Model,
+        Some(404 | 405 | 410) if text.contains(phrases::MODEL) => C::Model,
+        Some(404 | 410) if signals.is_page || text.is_path() => C::Path,
+        Some(404 | 410) => C::Model,
+        Some(405) => C::Path,
         Some(408 | 504 | 524) => C::GatewayTimeout,
         Some(409 | 425) => C::Conflict,
         Some(413) => text.named_class().unwrap_or(C::TooLarge),
@@ -207,8 +211,8 @@ pub fn classify(signals: ErrorSignals<'_>) -> Option<ErrorClass> {
         },
         Some(503) if text.contains(phrases::CHANNEL) || text.code.contains("model_not_found") => C::NoChannel,
         Some(500..=599) if text.contains(phrases::OVERLOADED) => C::Overloaded,
-        Some(503 | 529) => text.named_class().unwrap_or(C::Overloaded),
-        Some(500..=599) => text.named_class().unwrap_or(C::Server),
+        Some(503 | 529) => text.server_class().unwrap_or(C::Overloaded),
+        Some(500..=599) => text.server_class().unwrap_or(C::Server),
         Some(300..=399) => C::Redirect,
         Some(400..=499) => text.named_class().unwrap_or(C::Request),
         None => return text.named_class(),
@@ -217,6 +221,7 @@ pub fn classify(signals: ErrorSignals<'_>) -> Option<ErrorClass> {
 }
 
 /// The text of an error in lowercase.
+#[derive(Clone)]
 struct ErrorText {
     code: String,
     message: String,
@@ -253,6 +258,14 @@ impl ErrorText {
         named.into_iter().find_map(|(class, is_named)| is_named.then_some(class))
     }
 
+    /// The class that a 5xx names. Its message may be that of another server, and says little; a code is meant for programs.
+    fn server_class(&self) -> Option<ErrorClass> {
+        let by_code = Self { message: String::new(), ..self.clone() };
+        let of_request = [(ErrorClass::Context, phrases::CONTEXT), (ErrorClass::Filter, phrases::FILTER)];
+        let named = of_request.into_iter().find(|(_, phrases)| self.contains(phrases));
+        named.map(|(class, _)| class).or_else(|| by_code.named_class())
+    }
+
     /// The class of a 403, which may be about the key, the account, the model or one prompt.
     fn forbidden_class(&self, is_page: bool) -> ErrorClass {
         use ErrorClass as C;
@@ -273,9 +286,22 @@ impl ErrorText {
     }
 
     fn is_model(&self) -> bool {
-        let names_model = self.message.contains("model") || self.message.contains("模型");
-        self.contains(phrases::MODEL)
-            || (names_model && phrases::MISSING.iter().any(|phrase| self.message.contains(phrase)))
+        self.contains(phrases::MODEL) || phrases::MISSING.iter().any(|phrase| self.is_missing_model(phrase))
+    }
+
+    /// Whether the message says of a model that it is missing, as in "the model `m` does not exist". A parameter or a tool may
+    /// be missing, too: between the word and the phrase, there is only a name.
+    fn is_missing_model(&self, phrase: &str) -> bool {
+        let of_model = |(at, _): (usize, &str)| {
+            let before = &self.message[..at];
+            let subject = ["model", "模型"].iter().filter_map(|word| Some(before.rfind(word)? + word.len())).max();
+            subject.is_some_and(|start| {
+                let between = &before[start..];
+                let is_other = phrases::OTHER_SUBJECTS.iter().any(|subject| between.contains(subject));
+                between.split_whitespace().count() <= MAX_NAME_WORDS && !is_other
+            })
+        };
+        self.message.match_indices(phrase).any(of_model)
     }
 
     fn is_path(&self) -> bool {
@@ -398,5 +424,27 @@ mod tests {
         let server = |body: &[u8]| page_message(Some(StatusCode::INTERNAL_SERVER_ERROR), body);
         assert_eq!(server(b"boom"), "500 Internal Server Error: boom");
         assert_eq!(server(b"Internal Server Error"), "500 Internal Server Error");
+    }
+
+    #[test]
+    fn error_about_a_part_of_the_request_or_of_another_server_is_not_about_the_model() {
+        for (status, message, want) in [
+            (400, "Function calling is not available for this model", ErrorClass::Request),
+            (400, "temperature is no longer supported for this model", ErrorClass::Request),
+            (400, "tool \"search\" not found in tools for model", ErrorClass::Request),
+            (400, "模型 glm-4 的参数 tools 不存在", ErrorClass::Request),
+            (400, "model m: parameter seed does not exist", ErrorClass::Request),
+            (400, "The model `m` does not exist", ErrorClass::Model),
+            (400, "模型 glm-9 不存在，请检查", ErrorClass::Model),
+            (503, "The model is currently not available. Please try again later.", ErrorClass::Overloaded),
+            (502, "invalid authorization header from upstream", ErrorClass::Server),
+            (500, "token expired", ErrorClass::Server),
+            (500, "concurrency error in worker", ErrorClass::Server),
+            (405, "Method Not Allowed", ErrorClass::Path),
+            (404, "Resource not found", ErrorClass::Path),
+            (404, "Route POST:/chat/completions not found", ErrorClass::Path),
+        ] {
+            assert_eq!(class(status, "", message), want, "{status} {message}");
+        }
     }
 }

@@ -240,6 +240,9 @@ pub(super) const MODEL: &[&str] = &[
 /// Said of a model, it means that the model does not exist.
 pub(super) const MISSING: &[&str] = &["not found", "not exist", "不存在", "not available", "no longer"];
 
+/// Between "model" and such a phrase, they show that the phrase is said of something else.
+pub(super) const OTHER_SUBJECTS: &[&str] = &["parameter", "tool", "function", "field", "参数", "字段"];
+
 /// No API is served at the path.
 pub(super) const PATH: &[&str] = &[
     "page not found",
@@ -249,6 +252,11 @@ pub(super) const PATH: &[&str] = &[
     "no route",
     "cannot post",
     "path not found",
+    "method not allowed",
+    "resource not found",
+    "endpoint not found",
+    "the route ",
+    "route post",
 ];
 
 /// A 403 that says no more than the status does, as a firewall sends it for some prompts.

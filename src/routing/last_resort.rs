@@ -80,6 +80,16 @@ pub struct RestrictedRequests {
     pub waiting: usize,
 }
 
+impl RestrictedRequests {
+    /// Whether a later request depends on it.
+    #[must_use]
+    pub fn is_needed(&self, policy: &LastResortPolicy, now: Timestamp) -> bool {
+        let longest = policy.rate_interval.max(policy.hard_interval).max(policy.retry_after_interval);
+        let is_recent = |sent: Timestamp| saturating_add(sent, longest) > now;
+        self.in_flight > 0 || self.waiting > 0 || self.last_sent.is_some_and(is_recent)
+    }
+}
+
 /// The last failure of a restricted candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastFailure {
@@ -116,11 +126,12 @@ pub fn turn(
     let await_or_refuse = if requests.in_flight > 0 { Turn::AwaitResult } else { Turn::Refuse };
     match restriction.kind {
         RestrictionKind::Cooldown(CooldownKind::RetryAfter) => {
-            let wait = Duration::try_from(restriction.until.duration_since(now)).unwrap_or_default();
+            let named = restriction.named.unwrap_or(restriction.until);
+            let wait = Duration::try_from(named.duration_since(now)).unwrap_or_default();
             if is_over(requests.last_sent.max(failed_at), policy.retry_after_interval) {
                 Turn::Send
             } else if wait <= policy.max_wait() && requests.waiting < policy.max_waiting {
-                Turn::WaitUntil(restriction.until)
+                Turn::WaitUntil(named)
             } else if policy.is_limited {
                 Turn::Refuse
             } else {
@@ -161,7 +172,7 @@ mod tests {
     }
 
     fn restriction(kind: RestrictionKind, until: i64) -> Restriction {
-        Restriction { kind, until: at(until), cause: HealthKey::try_from("1".to_owned()).expect("valid key") }
+        Restriction { kind, until: at(until), named: None, cause: HealthKey::try_from("1".to_owned()).expect("valid key") }
     }
 
     fn failed(seconds: i64) -> LastFailure {

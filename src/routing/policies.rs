@@ -44,7 +44,7 @@ impl Policies {
     pub fn for_server(self) -> Self {
         let timeouts = TimeoutPolicy { one_piece: Some(ONE_PIECE_TIMEOUT), ..self.timeouts };
         let last_resort = LastResortPolicy { is_limited: true, ..self.last_resort };
-        Self { timeouts, last_resort, ..self }
+        Self { last_resort, timeouts, ..self }
     }
 }
 

@@ -238,7 +238,7 @@ mod tests {
     fn unavailable(until: &str) -> Availability {
         let cause = HealthKey::try_from("1".to_owned()).expect("valid hex number");
         let until = until.parse().expect("valid timestamp");
-        Availability::Restricted(Restriction { kind: RestrictionKind::Open, until, cause })
+        Availability::Restricted(Restriction { kind: RestrictionKind::Open, until, named: None, cause })
     }
 
     #[test]

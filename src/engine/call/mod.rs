@@ -256,7 +256,8 @@ impl CallTask {
             };
             if self.has_answer() {
                 let decision = self.decide(candidate, &error, false);
-                let gives_up = error.class == ErrorClass::LocalLimit && decision == Decision::GiveUp;
+                let is_final = error.class == ErrorClass::LocalLimit || self.is_unsafe_to_repeat;
+                let gives_up = is_final && decision == Decision::GiveUp;
                 return CandidateResult::Failed(error, if gives_up { decision } else { Decision::Failover });
             }
             // The last failure is that of the hedge request, so this candidate is not retried.

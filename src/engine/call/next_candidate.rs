@@ -110,12 +110,24 @@ impl CallTask {
         let (mut wait, mut has_soft) = (None, false);
         for index in 0..self.queue.restricted.len() {
             let candidate = self.queue.restricted[index].clone();
-            let Some(restriction) = self.engine.health.availability(&candidate.health_keys).restriction() else {
-                if let Ok(candidate) = self.if_available(candidate) {
-                    self.queue.restricted.remove(index);
-                    return Ok(candidate);
-                }
-                continue;
+            let restriction = self.engine.health.availability(&candidate.health_keys).restriction();
+            let (candidate, restriction) = match restriction {
+                Some(restriction) => (candidate, restriction),
+                None => match self.if_available(candidate) {
+                    Ok(candidate) => {
+                        self.queue.restricted.remove(index);
+                        return Ok(candidate);
+                    }
+                    // Another request has become its probe meanwhile.
+                    Err(candidate) => {
+                        let Some(restriction) = self.engine.health.availability(&candidate.health_keys).restriction()
+                        else {
+                            wait = wait.or(Some(Wait::Result));
+                            continue;
+                        };
+                        (candidate, restriction)
+                    }
+                },
             };
             // A hard restriction does not end by itself: the candidate is tried only if there never was another.
             if restriction.kind.is_hard() && (has_tried || has_soft) {
@@ -187,11 +199,10 @@ impl CallTask {
         let now = engine.health.now();
         let backoff =
             engine.policies.retry.backoff_delay(u32::try_from(number).unwrap_or(u32::MAX), engine.random_unit());
-        let expected = |candidate: &Candidate| {
-            let until = engine.health.availability(&candidate.health_keys).retry_after().filter(|until| *until > now);
-            until.unwrap_or(now)
-        };
-        let (index, until) = self.failed.iter().map(expected).enumerate().min_by_key(|(_, until)| *until)?;
+        let availability = |candidate: &Candidate| engine.health.availability(&candidate.health_keys);
+        let soonest = |(_, availability): &(usize, Availability)| (availability.retry_after(), availability.rank());
+        let (index, availability) = self.failed.iter().map(availability).enumerate().min_by_key(soonest)?;
+        let until = availability.retry_after().filter(|until| *until > now).unwrap_or(now);
         if untried.is_some_and(|untried| untried < until) {
             return None;
         }

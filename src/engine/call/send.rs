@@ -132,7 +132,9 @@ impl CallTask {
         } else {
             self.call.route.as_ref().and_then(|policy| policy.hedge_after).filter(|_| is_streaming)
         };
-        if let Some(hedge_after) = hedge_after.filter(|_| self.remaining_candidates() > 0) {
+        // A request that must not be processed twice has no hedge request.
+        let may_hedge = self.remaining_candidates() > 0 && !self.is_unsafe_to_repeat;
+        if let Some(hedge_after) = hedge_after.filter(|_| may_hedge) {
             let result = self.time.time_search(pin!(tokio::time::timeout(hedge_after, &mut first.start))).await;
             if let Ok(start) = result {
                 return ((first.spec, first.started_at), start);

@@ -477,6 +477,7 @@ impl HealthCache {
         availability.and(Availability::Restricted(Restriction {
             kind: RestrictionKind::Stalled,
             until,
+            named: None,
             cause: keys.model,
         }))
     }

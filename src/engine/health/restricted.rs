@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::Health;
+use super::{Health, HealthCache};
 use crate::{
     engine::Engine,
     model::{ErrorClass, target::Target},
@@ -30,39 +30,35 @@ pub(in crate::engine) enum RestrictedTurn {
     Refuse(CallError),
 }
 
-/// Counts a request to a restricted key and model as in flight or waiting, until dropped.
+/// Counts a request to a restricted model as in flight or waiting, until dropped.
 pub(in crate::engine) struct RestrictedGuard {
     engine: Arc<Engine>,
-    key: HealthKey,
+    model: HealthKey,
     is_waiting: bool,
 }
 
 impl RestrictedGuard {
-    fn new(engine: &Arc<Engine>, key: HealthKey, is_waiting: bool) -> Self {
-        engine.health.with_cache(|cache| {
-            if cache.restricted.len() >= MAX_COUNTED {
-                cache.restricted.retain(|_, requests| requests.in_flight > 0 || requests.waiting > 0);
-            }
-            *count(cache.restricted.entry(key).or_default(), is_waiting) += 1;
-        });
-        Self { engine: Arc::clone(engine), key, is_waiting }
-    }
-
-    /// Counts a request that waits for `health_keys` to become available.
+    /// Counts a request that waits for the model of `health_keys` to become available.
     pub(in crate::engine) fn waiting(engine: &Arc<Engine>, health_keys: &TargetHealthKeys) -> Self {
-        Self::new(engine, health_keys.keys[0].1, true)
+        Self::counted(engine, health_keys.model, true)
     }
 
     /// Counts the probe of a half-open candidate.
     pub(in crate::engine) fn probe(engine: &Arc<Engine>, health_keys: &TargetHealthKeys) -> Self {
-        Self::new(engine, health_keys.keys[0].1, false)
+        Self::counted(engine, health_keys.model, false)
+    }
+
+    fn counted(engine: &Arc<Engine>, model: HealthKey, is_waiting: bool) -> Self {
+        let (health, now) = (&engine.health, engine.health.now());
+        health.with_cache(|cache| *count(health.requests_to(cache, model, now), is_waiting) += 1);
+        Self { engine: Arc::clone(engine), model, is_waiting }
     }
 }
 
 impl Drop for RestrictedGuard {
     fn drop(&mut self) {
         self.engine.health.with_cache(|cache| {
-            if let Some(requests) = cache.restricted.get_mut(&self.key) {
+            if let Some(requests) = cache.restricted.get_mut(&self.model) {
                 let count = count(requests, self.is_waiting);
                 *count = count.saturating_sub(1);
             }
@@ -76,14 +72,29 @@ fn count(requests: &mut RestrictedRequests, is_waiting: bool) -> &mut usize {
 }
 
 impl Health {
+    /// The counts of a model or a key.
+    fn requests_to<'c>(
+        &self,
+        cache: &'c mut HealthCache,
+        health_key: HealthKey,
+        now: Timestamp,
+    ) -> &'c mut RestrictedRequests {
+        let restricted = &mut cache.restricted;
+        if restricted.len() >= MAX_COUNTED && !restricted.contains_key(&health_key) {
+            restricted.retain(|_, requests| requests.is_needed(&self.policies.last_resort, now));
+        }
+        restricted.entry(health_key).or_default()
+    }
+
     /// Whether another request may wait for the candidate.
     pub(in crate::engine) fn may_wait(&self, health_keys: &TargetHealthKeys) -> bool {
         let waiting =
-            self.with_cache(|cache| cache.restricted.get(&health_keys.keys[0].1).map(|requests| requests.waiting));
+            self.with_cache(|cache| cache.restricted.get(&health_keys.model).map(|requests| requests.waiting));
         waiting.unwrap_or_default() < self.policies.last_resort.max_waiting
     }
 
-    /// What a request does whose candidate is restricted. Each key of the endpoint has limits of its own.
+    /// What a request does whose candidate is restricted. Requests are counted for the model, and each key of the endpoint
+    /// has intervals of its own.
     pub(in crate::engine) fn restricted_turn(
         engine: &Arc<Engine>,
         target: &Target,
@@ -98,17 +109,23 @@ impl Health {
                 let last_error = cache.snapshot.entry(restriction.cause).and_then(|entry| entry.last_error.as_ref());
                 let failure = last_error
                     .map(|error| LastFailure { at: error.at, is_timeout: error.class == ErrorClass::Timeout.as_str() });
-                let requests = cache.restricted.get(&key).copied().unwrap_or_default();
+                let last_sent = cache.restricted.get(&key).and_then(|requests| requests.last_sent);
+                let counts = cache.restricted.get(&health_keys.model).copied().unwrap_or_default();
+                let requests = RestrictedRequests { last_sent, ..counts };
                 let turn = last_resort::turn(&health.policies.last_resort, restriction, failure, &requests, now);
+                let error = remembered_error(target, restriction, last_error, now);
                 if turn == Turn::Send {
-                    cache.restricted.entry(key).or_default().last_sent = Some(now);
+                    // Counted under the same lock, so that no other request is sent in between.
+                    health.requests_to(cache, key, now).last_sent = Some(now);
+                    health.requests_to(cache, health_keys.model, now).in_flight += 1;
                 }
-                (turn, remembered_error(target, restriction, last_error, now))
+                (turn, error)
             });
             let turn = match turn {
                 Turn::Send => {
                     let key_index = (!target.endpoint.keys.is_empty()).then_some(index);
-                    return RestrictedTurn::Send(RestrictedGuard::new(engine, key, false), key_index);
+                    let (engine, model) = (Arc::clone(engine), health_keys.model);
+                    return RestrictedTurn::Send(RestrictedGuard { engine, model, is_waiting: false }, key_index);
                 }
                 Turn::WaitUntil(until) => RestrictedTurn::WaitUntil(until, error),
                 Turn::AwaitResult => RestrictedTurn::AwaitResult(error),

@@ -26,6 +26,8 @@ pub struct Restriction {
     pub kind: RestrictionKind,
     /// When requests are sent again.
     pub until: Timestamp,
+    /// The time that the service has named for the next request.
+    pub named: Option<Timestamp>,
     /// The health entry with the restriction.
     pub cause: HealthKey,
 }
@@ -70,8 +72,7 @@ impl Availability {
     /// The time that the service has named for the next request, if it has.
     #[must_use]
     pub fn retry_after(self) -> Option<Timestamp> {
-        let restriction = self.restriction()?;
-        (restriction.kind == RestrictionKind::Cooldown(CooldownKind::RetryAfter)).then_some(restriction.until)
+        self.restriction()?.named
     }
 
     /// The availability of something that needs both, such as an endpoint and its model.
@@ -83,8 +84,10 @@ impl Availability {
             (Self::Restricted(a), Self::Restricted(b)) => {
                 let stricter = if (b.kind, b.until) > (a.kind, a.until) { b } else { a };
                 // The end of a soft restriction does not matter while there is a hard one.
-                let until = if stricter.kind.is_hard() { stricter.until } else { a.until.max(b.until) };
-                Self::Restricted(Restriction { until, ..stricter })
+                if stricter.kind.is_hard() {
+                    return Self::Restricted(stricter);
+                }
+                Self::Restricted(Restriction { until: a.until.max(b.until), named: a.named.max(b.named), ..stricter })
             }
         }
     }
@@ -107,7 +110,8 @@ mod tests {
     fn restricted(kind: RestrictionKind, second: i64) -> Availability {
         let until = Timestamp::from_second(second).expect("valid timestamp");
         let cause = HealthKey::try_from(format!("{second:x}")).expect("valid key");
-        Availability::Restricted(Restriction { kind, until, cause })
+        let named = (kind == RestrictionKind::Cooldown(CooldownKind::RetryAfter)).then_some(until);
+        Availability::Restricted(Restriction { kind, until, named, cause })
     }
 
     #[test]
@@ -115,6 +119,7 @@ mod tests {
         let (open, wait) = (RestrictionKind::Open, RestrictionKind::Cooldown(CooldownKind::RetryAfter));
         let both = restricted(open, 9).and(restricted(wait, 3)).restriction().expect("restricted");
         assert_eq!((both.kind, both.until.as_second()), (wait, 9));
+        assert_eq!(both.named.map(Timestamp::as_second), Some(3), "nothing waits for a breaker");
         let hard = RestrictionKind::Cooldown(CooldownKind::Hard);
         assert_eq!(restricted(open, 99).and(restricted(hard, 5)), restricted(hard, 5));
         assert_eq!(Availability::HalfOpen.and(restricted(open, 1)), restricted(open, 1));

@@ -18,7 +18,7 @@ pub use state::HealthState;
 
 use super::{
     breaker::{BreakerState, saturating_add},
-    cooldown::{CooldownScope, HealthEffect, health_effect},
+    cooldown::{CooldownKind, CooldownScope, HealthEffect, health_effect},
 };
 use crate::{
     model::{ErrorClass, Operation, ParamWorkaround, target::Target},
@@ -135,7 +135,10 @@ impl HealthSnapshot {
     #[must_use]
     pub fn entry_availability(&self, health_key: HealthKey, now: Timestamp) -> Availability {
         let Some(entry) = self.entries.get(&health_key) else { return Availability::Available };
-        let restricted = |kind, until| Availability::Restricted(Restriction { kind, until, cause: health_key });
+        let restricted = |kind, until| {
+            let named = (kind == RestrictionKind::Cooldown(CooldownKind::RetryAfter)).then_some(until);
+            Availability::Restricted(Restriction { kind, until, named, cause: health_key })
+        };
         let breaker = match entry.breaker.state(now) {
             BreakerState::Closed => Availability::Available,
             BreakerState::HalfOpen => match entry.probe_expiry(now) {
