@@ -225,6 +225,34 @@ impl MergedAnswer {
 /// Fields that name or identify something: the first value counts, because some services repeat it in every chunk.
 const FIRST_WINS: [&str; 5] = ["role", "id", "type", "name", "index"];
 
+/// Fields whose texts arrive in parts. Any other text replaces the one before: services repeat formats, severities and
+/// reasons in every chunk.
+const GROWING_TEXTS: [&str; 23] = [
+    "arguments",
+    "code",
+    "content",
+    "data",
+    "delta",
+    "encrypted_content",
+    "input",
+    "logs",
+    "output",
+    "partial_json",
+    "reasoning",
+    "reasoning_content",
+    "reasoning_summary",
+    "reasoning_text",
+    "refusal",
+    "signature",
+    "summary",
+    "text",
+    "thinking",
+    "thinking_content",
+    "thought",
+    "thoughts",
+    "transcript",
+];
+
 fn merge_objects(known: &mut Map<String, Value>, next: Map<String, Value>, is_cumulative: bool) {
     for (name, value) in next {
         match known.get_mut(&name) {
@@ -236,14 +264,16 @@ fn merge_objects(known: &mut Map<String, Value>, next: Map<String, Value>, is_cu
     }
 }
 
-/// Appends the next part of a value: texts and lists grow, objects are merged, any other value replaces the one before.
+/// Appends the next part of a value: some texts and all lists grow, objects are merged, any other value replaces the one
+/// before.
 fn merge(name: &str, known: &mut Value, next: Value, is_cumulative: bool) {
     match (&mut *known, next) {
         (_, Value::Null) => {}
         (Value::Null, next) => *known = next,
         (Value::String(old), _) if FIRST_WINS.contains(&name) && !old.is_empty() => {}
         (Value::String(old), Value::String(new)) if is_cumulative && new.starts_with(old.as_str()) => *old = new,
-        (Value::String(old), Value::String(new)) => old.push_str(&new),
+        (Value::String(old), Value::String(new)) if GROWING_TEXTS.contains(&name) => old.push_str(&new),
+        (Value::String(_), Value::String(new)) if new.is_empty() => {}
         (Value::Object(old), Value::Object(new)) => merge_objects(old, new, is_cumulative),
         (Value::Array(old), Value::Array(new)) => new.into_iter().for_each(|item| merge_item(old, item, is_cumulative)),
         // Content as a text in one chunk and as a list of parts in the next.
@@ -328,6 +358,27 @@ mod tests {
         assert_eq!(chunks.iter().filter(|chunk| chunk.get("citations").is_some()).count(), 1);
         assert_eq!(body(&chunks), answer);
         assert!(events(&answer, false).iter().all(|chunk| chunk.get("usage").is_none()));
+    }
+
+    #[test]
+    fn texts_that_every_chunk_repeats_are_kept_once() {
+        let chunk = |text: &str, severity: &str| {
+            json!({"choices": [{
+                "index": 0, "native_finish_reason": "stop",
+                "content_filter_results": {"hate": {"filtered": false, "severity": severity}},
+                "delta": {"reasoning_details": [
+                    {"index": 0, "type": "reasoning.text", "format": "anthropic-claude-v1", "text": text},
+                ]},
+            }]})
+        };
+        let answer = body(&[chunk("h", "safe"), chunk("m", "safe"), chunk("!", "low")]);
+        let choice = &answer["choices"][0];
+        assert_eq!(choice["native_finish_reason"], "stop");
+        assert_eq!(choice["content_filter_results"]["hate"]["severity"], "low");
+        let detail = json!(
+            {"index": 0, "type": "reasoning.text", "format": "anthropic-claude-v1", "text": "hm!"}
+        );
+        assert_eq!(choice["message"]["reasoning_details"], json!([detail]));
     }
 
     #[test]
