@@ -29,29 +29,38 @@ fn parse<'e>(environment: &'e Environment<'_>, text: &'e str) -> Result<Template
 
 /// Rejects templates that would overflow the stack: the library parses, compiles and drops operators recursively.
 fn check_size(text: &str) -> Result<(), Error> {
-    let branches = text.matches("elif").count();
     let too_many = |what| Error::new(ErrorKind::SyntaxError, format!("more than {MAX_OPERATORS} {what}"));
-    if branches > MAX_OPERATORS {
-        return Err(too_many("branches"));
-    }
-    let mut rest = text;
+    let (mut rest, mut branches) = (text, 0);
     while let Some(start) = rest.find('{') {
-        if !rest[start + 1..].starts_with(['{', '%']) {
-            rest = &rest[start + 1..];
-            continue;
+        rest = &rest[start + 1..];
+        if let Some(comment) = rest.strip_prefix('#') {
+            rest = comment.split_once("#}").map_or("", |(_, rest)| rest);
+        } else if let Some(tag) = rest.strip_prefix(['{', '%']) {
+            let Tag { operators, length } = scan_tag(tag);
+            let name = tag[..length].trim_start_matches(['-', '+']).split_whitespace().next();
+            branches += usize::from(name == Some("elif"));
+            if operators > MAX_OPERATORS {
+                return Err(too_many("operators in one expression"));
+            }
+            rest = &tag[length..];
+            if name == Some("raw") {
+                rest = rest.split_once("endraw").map_or("", |(_, rest)| rest);
+            }
         }
-        let (operators, length) = tag_size(&rest[start + 2..]);
-        if operators > MAX_OPERATORS {
-            return Err(too_many("operators in one expression"));
-        }
-        rest = &rest[start + 2 + length..];
     }
-    Ok(())
+    if branches > MAX_OPERATORS { Err(too_many("branches")) } else { Ok(()) }
 }
 
-/// The number of operators and the length of a tag, whose content begins `text`.
-fn tag_size(text: &str) -> (usize, usize) {
-    let (mut operators, mut quote, mut word, mut chars) = (0, None, String::new(), text.char_indices().peekable());
+/// A tag of a template.
+struct Tag {
+    operators: usize,
+    length: usize,
+}
+
+/// Scans the tag whose content begins `text`, as the library does: it ends outside of strings and brackets.
+fn scan_tag(text: &str) -> Tag {
+    let (mut operators, mut open_brackets, mut quote, mut word) = (0, 0usize, None, String::new());
+    let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
         match quote {
             Some(_) if c == '\\' => _ = chars.next(),
@@ -64,13 +73,19 @@ fn tag_size(text: &str) -> (usize, usize) {
                 operators += usize::from(WORD_OPERATORS.contains(&&*std::mem::take(&mut word)));
                 operators += usize::from(OPERATORS.contains(c));
                 quote = matches!(c, '"' | '\'').then_some(c);
-                if matches!(c, '}' | '%') && chars.peek().is_some_and(|(_, next)| *next == '}') {
-                    return (operators, at);
+                let ends = matches!(c, '}' | '%') && chars.peek().is_some_and(|(_, next)| *next == '}');
+                if ends && open_brackets == 0 {
+                    return Tag { operators, length: at };
+                }
+                match c {
+                    '(' | '[' | '{' => open_brackets += 1,
+                    ')' | ']' | '}' => open_brackets = open_brackets.saturating_sub(1),
+                    _ => {}
                 }
             }
         }
     }
-    (operators, text.len())
+    Tag { operators, length: text.len() }
 }
 
 fn new_environment<'a>() -> Environment<'a> {
@@ -154,6 +169,9 @@ mod tests {
             chain("{% if 0 %}", "{% elif 0 %}", "{% endif %}"),
             chain("{{ '}}'", "~1", " }}"),
             chain("{{ \"\\\" }}\"", "~1", " }}"),
+            chain("{{ {1:{2:3}}", "~1", " }}"),
+            chain("{# {{ ' #}{{ 1", "~1", " }}"),
+            chain("{% raw %}{{ '{% endraw %}{{ 1", "~1", " }}"),
             chain("{{ ", "(", "1 }}"),
             chain("{{ ", "[", "1 }}"),
             chain("", "{% for a in [1] %}", ""),
@@ -166,7 +184,9 @@ mod tests {
 
     #[test]
     fn long_templates_without_deep_expressions_are_valid() {
-        for template in ["{{ a }} is - (b) | c. ".repeat(20_000), format!("{{{{ '{}' }}}}", "-".repeat(20_000))] {
+        let comment = format!("{{# {{{{ {} #}}{{{{ a }}}}", "~1".repeat(20_000));
+        let quoted = format!("{{{{ '{}' }}}}", "-".repeat(20_000));
+        for template in ["{{ a }} is - (b) | c. ".repeat(20_000), "elif ".repeat(500), comment, quoted] {
             check(&template).expect("valid");
         }
         let largest = format!("{{{{ a{} }}}}", "|string".repeat(MAX_OPERATORS));

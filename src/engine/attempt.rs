@@ -289,6 +289,8 @@ impl Attempt {
             (false, false) => wait_for(limit, body).await,
             (false, true) => match select(pin!(wait_for(limit, body)), pin!(self.memory.has_to_end())).await {
                 Either::Left((read, _)) => read,
+                // Only usage may be missing.
+                Either::Right(_) if self.complete_since.is_some() => (None, Duration::ZERO),
                 Either::Right(_) => return Some(Err(memory_error(MemoryFull))),
             },
         };
@@ -347,10 +349,8 @@ impl Attempt {
     }
 
     fn size_error(&self) -> CallError {
-        let message = format!("the answer is longer than {} MiB", self.max_answer_bytes / 1024 / 1024);
         let class = if self.reader.has_output() { ErrorClass::Incomplete } else { ErrorClass::InvalidResponse };
-        let hint = Some("raise max_answer_mb in the config".to_owned());
-        CallError { server: self.server, hint, ..CallError::new(class, message) }
+        CallError { class, server: self.server, ..answer_size_error(self.max_answer_bytes) }
     }
 
     fn finish(&mut self, end: StreamEnd, out: &mut Vec<Delta>) -> Result<AttemptEnd, CallError> {
@@ -398,6 +398,13 @@ impl Attempt {
         };
         CallError::new(ErrorClass::Incomplete, message)
     }
+}
+
+/// The error of an answer that is larger than `max_bytes`.
+pub(crate) fn answer_size_error(max_bytes: usize) -> CallError {
+    let message = format!("the answer is longer than {} MiB", max_bytes / 1024 / 1024);
+    let hint = Some("raise max_answer_mb in the config".to_owned());
+    CallError { hint, ..CallError::new(ErrorClass::Incomplete, message) }
 }
 
 /// Converts the error of an answer for which no memory is left. The request is not repeated, which would need more.

@@ -14,12 +14,18 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{pin, sync::Notify, time::timeout};
+use tokio::{
+    pin,
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 
-/// How long an answer waits for the memory of another one that has to end.
+/// How long an answer waits for memory.
 const WAIT: Duration = Duration::from_secs(10);
+/// If an answer that has to end has not ended by then, because its client does not read, the next largest has to end.
+const END_TIME: Duration = Duration::from_secs(1);
 
-/// Answers that hold less do not end for others, which would free little.
+/// An answer that holds less does not end for others, because that would free little.
 const LARGE_BYTES: usize = 64 * 1024;
 
 /// The memory is used up.
@@ -126,18 +132,26 @@ impl MemoryBudget {
         self.0.freed.notify_waiters();
     }
 
-    /// Ends the largest held answer, unless one that has to end still holds memory. `false`: it is `needy` itself, or
-    /// there is none.
+    /// Tells the largest held answer to end, except those that were told before. `false`: it is `needy` itself, or there is
+    /// none.
     fn end_largest(&self, needy: &HeldAnswer) -> bool {
-        let answers: Vec<_> = self.0.answers.lock().values().filter_map(Weak::upgrade).collect();
-        let held = answers.iter().filter(|answer| !answer.is_complete.load(Relaxed));
-        if held.clone().any(|answer| answer.has_to_end.load(Relaxed) && answer.number != needy.number) {
-            return true;
-        }
-        let Some(largest) = held.max_by_key(|answer| answer.bytes.load(Relaxed)) else { return false };
+        let answers = self.answers();
+        let may_end = |answer: &&Arc<HeldAnswer>| !answer.is_complete.load(Relaxed) && !answer.has_to_end.load(Relaxed);
+        let largest = answers.iter().filter(may_end).max_by_key(|answer| answer.bytes.load(Relaxed));
+        let Some(largest) = largest else { return false };
         largest.has_to_end.store(true, Relaxed);
         largest.wake.notify_waiters();
         largest.number != needy.number
+    }
+
+    /// Whether an answer that has to end still holds memory.
+    fn is_freeing(&self) -> bool {
+        self.answers().iter().any(|answer| answer.has_to_end.load(Relaxed))
+    }
+
+    /// The answers that hold memory. The lock is free again when they are dropped, which needs it.
+    fn answers(&self) -> Vec<Arc<HeldAnswer>> {
+        self.0.answers.lock().values().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -165,6 +179,9 @@ impl RequestMemory {
         let budget = &self.budget;
         let moved = if is_small { 0 } else { self.kept_used };
         let additional = bytes.saturating_sub(self.used + self.kept_used) + moved;
+        if additional == 0 {
+            return Ok(());
+        }
         if budget.try_take(additional, budget.limit_for_requests()) {
             self.used += additional;
             self.kept_used -= moved;
@@ -209,6 +226,21 @@ impl AnswerMemory {
         AnswerPart { memory: self.clone(), bytes: 0 }
     }
 
+    /// A part of `bytes`, if they are free now.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub fn try_part(&self, bytes: usize) -> Result<AnswerPart, MemoryFull> {
+        if let Some(held) = &self.0 {
+            let budget = &held.budget;
+            if !budget.try_take(bytes, budget.limit_for_answers()) {
+                return Err(MemoryFull);
+            }
+            held.bytes.fetch_add(bytes, Relaxed);
+        }
+        Ok(AnswerPart { memory: self.clone(), bytes })
+    }
+
     /// The answer is complete: it does not end for others that need memory.
     pub fn complete(&self) {
         if let Some(held) = &self.0 {
@@ -236,17 +268,34 @@ impl AnswerMemory {
     async fn reserve(&self, bytes: usize) -> Result<(), MemoryFull> {
         let Some(held) = &self.0 else { return Ok(()) };
         let budget = &held.budget;
-        while !budget.try_take(bytes, budget.limit_for_answers()) {
+        if held.bytes.load(Relaxed) + bytes > budget.limit_for_answers() {
+            return Err(MemoryFull);
+        }
+        let give_up = Instant::now() + WAIT;
+        loop {
             let freed = budget.0.freed.notified();
             pin!(freed);
             freed.as_mut().enable();
+            if held.has_to_end.load(Relaxed) {
+                return Err(MemoryFull);
+            }
             if budget.try_take(bytes, budget.limit_for_answers()) {
                 break;
             }
-            if held.has_to_end.load(Relaxed) || !budget.end_largest(held) {
+            if !budget.is_freeing() && !budget.end_largest(held) {
                 return Err(MemoryFull);
             }
-            timeout(WAIT, freed).await.map_err(|_| MemoryFull)?;
+            let end = give_up.min(Instant::now() + END_TIME);
+            let must_end = self.has_to_end();
+            tokio::select! {
+                () = freed => {}
+                () = must_end => return Err(MemoryFull),
+                () = sleep_until(end) => {
+                    if end == give_up || !budget.end_largest(held) {
+                        return Err(MemoryFull);
+                    }
+                }
+            }
         }
         let total = held.bytes.fetch_add(bytes, Relaxed) + bytes;
         if total >= LARGE_BYTES && !held.is_registered.swap(true, Relaxed) {
@@ -276,6 +325,12 @@ pub struct AnswerPart {
 }
 
 impl AnswerPart {
+    /// What is reserved.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Reserves `bytes` more. If none is left, waits until another answer has ended.
     ///
     /// # Errors
@@ -311,7 +366,11 @@ impl AnswerPart {
         if bytes > 0
             && let Some(held) = &self.memory.0
         {
-            held.bytes.fetch_sub(bytes, Relaxed);
+            let left = held.bytes.fetch_sub(bytes, Relaxed) - bytes;
+            if left == 0 {
+                // A later attempt of the call begins anew.
+                held.has_to_end.store(false, Relaxed);
+            }
             held.budget.give_back(bytes);
         }
         self.bytes -= bytes;
@@ -369,6 +428,28 @@ mod tests {
         assert_eq!(budget.used(), LIMIT / 2);
         drop((large, small));
         assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answer_that_does_not_end_when_it_has_to_is_followed_by_the_next_largest() {
+        let budget = MemoryBudget::new(LIMIT);
+        let (stuck, next, needy) = (budget.new_answer(), budget.new_answer(), budget.new_answer());
+        let (mut stuck_part, mut next_part) = (stuck.new_part(), next.new_part());
+        stuck_part.grow(LIMIT / 2).await.expect("there is room");
+        next_part.grow(LIMIT / 4).await.expect("there is room");
+        let reader = async {
+            next.has_to_end().await;
+            drop(next_part);
+        };
+        let mut needy_part = needy.new_part();
+        let (grown, ()) = tokio::join!(needy_part.grow(LIMIT / 4), reader);
+        grown.expect("the second answer has ended");
+        assert!(stuck.has_to_end().now_or_never().is_some(), "it still has to end");
+        assert_eq!(stuck_part.grow(1).await, Err(MemoryFull));
+        drop(stuck_part);
+        stuck.new_part().grow(LIMIT / 2).await.expect("a new attempt begins anew");
+        assert_eq!(needy.new_part().grow(LIMIT).await, Err(MemoryFull), "it could never fit");
+        assert!(next.has_to_end().now_or_never().is_none(), "so that no other ends for it");
     }
 
     #[tokio::test(start_paused = true)]

@@ -22,6 +22,8 @@ use super::{response::Body, write_timeout::PendingWrite};
 /// The part of the idle connections that is closed at once, up to a number: finding them takes longer than closing them.
 const CLOSED_PART: usize = 8;
 const MAX_CLOSED_AT_ONCE: usize = 32;
+/// Time for the handshake and the first request of a new connection, before it counts as idle.
+const FIRST_REQUEST_MICROS: u64 = 5_000_000;
 /// Minimum time between two messages about one limit.
 const MESSAGE_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -57,7 +59,7 @@ impl Connections {
         *count += 1;
         let activity = Arc::new(Activity {
             started_at: self.started_at,
-            idle_since: AtomicU64::new(micros_since(self.started_at)),
+            idle_since: AtomicU64::new(micros_since(self.started_at).saturating_add(FIRST_REQUEST_MICROS)),
             is_busy: AtomicBool::new(false),
             pending_write: PendingWrite::default(),
             close: Notify::new(),
@@ -71,7 +73,9 @@ impl Connections {
     /// Closes the connections that have been idle for the longest time. Returns how many.
     pub(super) fn close_idle(&self) -> usize {
         let open = self.open.lock();
-        let mut idle: Vec<_> = open.by_number.values().filter(|activity| activity.is_idle()).collect();
+        let now = micros_since(self.started_at);
+        let is_idle = |activity: &&Arc<Activity>| activity.is_idle() && activity.idle_since.load(Relaxed) <= now;
+        let mut idle: Vec<_> = open.by_number.values().filter(is_idle).collect();
         let count = idle.len().div_ceil(CLOSED_PART).min(MAX_CLOSED_AT_ONCE);
         if count < idle.len() {
             idle.select_nth_unstable_by_key(count, |activity| activity.idle_since.load(Relaxed));
@@ -131,7 +135,7 @@ impl Drop for OpenConnection {
 /// Whether a connection is idle, and since when.
 pub(super) struct Activity {
     started_at: Instant,
-    /// Microseconds after `started_at`.
+    /// Microseconds after `started_at`; of a new connection, the time at which its first request is overdue.
     idle_since: AtomicU64,
     /// A request is being answered.
     is_busy: AtomicBool,
@@ -217,7 +221,8 @@ mod tests {
         let open = || connections.open(address("10.0.0.1"), None).expect("no limit");
         let (first, second, third) = (open(), open(), open());
         let busy = third.activity.begin_request();
-        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(connections.close_idle(), 0, "their first requests may arrive");
+        tokio::time::advance(Duration::from_secs(6)).await;
         drop(first.activity.begin_request());
         let closes = |connection: &OpenConnection| connection.activity.must_close().now_or_never().is_some();
         assert_eq!(connections.close_idle(), 1);
@@ -229,6 +234,7 @@ mod tests {
         assert_eq!(connections.close_idle(), 0, "both are busy");
         drop((busy, busy_again));
         let _others: Vec<_> = (0..1000).map(|_| open()).collect();
+        tokio::time::advance(Duration::from_secs(6)).await;
         assert_eq!(connections.close_idle(), MAX_CLOSED_AT_ONCE);
     }
 

@@ -245,9 +245,12 @@ impl Gateway {
 
     /// Gives the memory of large requests and answers back to the system; never returns.
     pub async fn return_freed_memory(&self) {
+        let mut is_due = false;
         loop {
             tokio::time::sleep(MEMORY_RETURN_INTERVAL).await;
-            if self.memory.take_freed(MEMORY_RETURN_BYTES).is_some() {
+            // What was reserved may be freed some time after it was given back.
+            let was_due = std::mem::replace(&mut is_due, self.memory.take_freed(MEMORY_RETURN_BYTES).is_some());
+            if is_due || was_due {
                 // Takes some milliseconds per hundred megabytes.
                 let _ = tokio::task::spawn_blocking(return_freed_memory).await;
             }

@@ -8,7 +8,7 @@ use super::{
     rejection::Rejection,
     request_context::{RequestContext, ResponseOptions},
     request_id,
-    response::Body,
+    response::{Body, run_blocking},
     write_timeout::PendingWrite,
 };
 use crate::{
@@ -105,12 +105,8 @@ async fn parse_body(
         }
         Ok(parsed)
     };
-    let parsed = if body.len() > BLOCKING_PARSE_BYTES {
-        let parsing = tokio::task::spawn_blocking(move || parse(body));
-        parsing.await.unwrap_or_else(|join_error| std::panic::resume_unwind(join_error.into_panic()))
-    } else {
-        parse(body)
-    };
+    let is_large = body.len() > BLOCKING_PARSE_BYTES;
+    let parsed = if is_large { run_blocking(move || parse(body)).await } else { parse(body) };
     parsed.map_err(Rejection::InvalidRequest)
 }
 

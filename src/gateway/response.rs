@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
@@ -27,7 +28,7 @@ use crate::{
     protocol::{
         CallError, Frame, FrameKind,
         openai::{
-            reshape::{AnswerDefaults, body_from_events},
+            reshape::{AnswerDefaults, body_from_events, conversion_bytes},
             server::ChunkWriter,
         },
     },
@@ -35,6 +36,9 @@ use crate::{
 
 /// Body of a response.
 pub(super) type Body = axum::body::Body;
+
+/// Chunks whose conversion takes more memory are merged on a blocking thread.
+const BLOCKING_MERGE_BYTES: usize = 4 * 1024 * 1024;
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -74,7 +78,8 @@ async fn stream_response(
     options: ResponseOptions,
 ) -> Response<Body> {
     let hold_until = in_flight.context.started_at + options.hold;
-    let mut stream = EventStream::new(in_flight.context.request_id.clone(), request, &options);
+    let memory = in_flight.answer_memory.clone();
+    let mut stream = EventStream::new(in_flight.context.request_id.clone(), request, &options, memory);
     let mut has_first_chunk = false;
     loop {
         let event = tokio::select! {
@@ -143,17 +148,30 @@ async fn buffered_response(
             (EVENT_STREAM, events.chain(done).flatten().collect())
         }
         _ => {
+            let bytes = frames.iter().map(|frame| conversion_bytes(&frame.data)).sum();
+            // Given back when the conversion is done.
+            let Ok(_memory) = in_flight.answer_memory.try_part(bytes) else {
+                return rejection_response(&Rejection::MemoryFull, &in_flight.context);
+            };
             let id = format!("chatcmpl-{}", in_flight.context.request_id);
-            let defaults = AnswerDefaults { id: &id, created: stream::unix_time() };
             let is_cumulative = in_flight.target.as_ref().is_some_and(|target| target.decode_options.cumulative_deltas);
-            let events = frames.iter().map(|frame| frame.data.as_ref());
-            (JSON, body_from_events(events, &defaults, is_cumulative).into())
+            let merge = move || {
+                let defaults = AnswerDefaults { id: &id, created: stream::unix_time() };
+                Bytes::from(body_from_events(frames.iter().map(|frame| frame.data.as_ref()), &defaults, is_cumulative))
+            };
+            (JSON, if bytes < BLOCKING_MERGE_BYTES { merge() } else { run_blocking(merge).await })
         }
     };
     let body = Body::new(HeldBody::new(body, in_flight.answer_memory.clone()));
     let mut response = response_with_body(StatusCode::OK, content_type, body);
     insert_target_headers(&in_flight, response.headers_mut());
     response
+}
+
+/// Runs `work` on a blocking thread, so that other requests of the worker do not wait.
+pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let running = tokio::task::spawn_blocking(work).await;
+    running.unwrap_or_else(|join_error| std::panic::resume_unwind(join_error.into_panic()))
 }
 
 fn failure_response(in_flight: &mut InFlightRequest, record: &CallRecord) -> Response<Body> {

@@ -17,16 +17,17 @@ use http_body::Frame as BodyFrame;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    failure::error_body, in_flight::InFlightRequest, request_context::ResponseOptions, write_timeout::PendingWrite,
+    failure::error_body, in_flight::InFlightRequest, rejection::Rejection, request_context::ResponseOptions,
+    write_timeout::PendingWrite,
 };
 
 use crate::{
-    engine::{CallRecord, Event, EventKind},
+    engine::{CallRecord, Event, EventKind, memory::AnswerMemory},
     model::{DeltaKind, ModelRequest},
     protocol::{
         Frame, FrameKind,
         openai::{
-            reshape::{AnswerDefaults, events_from_body},
+            reshape::{AnswerDefaults, conversion_bytes, events_from_body},
             server::{ChunkWriter, is_usage_only},
         },
         reply_reader::DecodedBatch,
@@ -63,11 +64,18 @@ pub(super) struct EventStream {
     /// The answer is incomplete.
     failed: bool,
     pending_write: PendingWrite,
+    memory: AnswerMemory,
 }
 
 impl EventStream {
-    pub(super) fn new(request_id: String, request: &ModelRequest, options: &ResponseOptions) -> Self {
+    pub(super) fn new(
+        request_id: String,
+        request: &ModelRequest,
+        options: &ResponseOptions,
+        memory: AnswerMemory,
+    ) -> Self {
         Self {
+            memory,
             request_id,
             is_chat: request.as_chat().is_some(),
             include_usage: options.include_usage,
@@ -129,10 +137,11 @@ impl EventStream {
     }
 
     /// Encodes one decoded batch.
-    fn encode(&self, batch: DecodedBatch) -> Vec<Bytes> {
+    fn encode(&mut self, batch: DecodedBatch) -> Vec<Bytes> {
         let has_usage = batch.deltas.iter().any(|delta| matches!(delta.kind, DeltaKind::Usage(_)));
         // Usage that the gateway requested and the client did not.
-        let is_unrequested = |frame: &Frame| has_usage && !self.include_usage && is_usage_only(&frame.data);
+        let hides_usage = has_usage && !self.include_usage;
+        let is_unrequested = |frame: &Frame| hides_usage && is_usage_only(&frame.data);
         let mut chunks = Vec::with_capacity(batch.frames.len());
         for frame in batch.frames {
             if !is_unrequested(&frame) {
@@ -143,8 +152,13 @@ impl EventStream {
     }
 
     /// Appends the events for one frame: itself, or those of an answer that came as one object.
-    fn encode_frame(&self, frame: Frame, chunks: &mut Vec<Bytes>) {
+    fn encode_frame(&mut self, frame: Frame, chunks: &mut Vec<Bytes>) {
         if frame.kind != FrameKind::Event && self.is_chat {
+            let Ok(_memory) = self.memory.try_part(conversion_bytes(&frame.data)) else {
+                let event = format!("data: {}\n\n", Rejection::MemoryFull.error_body(&self.request_id));
+                (self.ended, self.failed) = (true, true);
+                return chunks.push(event.into());
+            };
             let id = format!("chatcmpl-{}", self.request_id);
             let defaults = AnswerDefaults { id: &id, created: unix_time() };
             if let Some(events) = events_from_body(&frame.data, &defaults, self.include_usage) {

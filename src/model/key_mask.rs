@@ -49,6 +49,10 @@ pub(super) fn mask_key(text: &str, key: &str) -> String {
     let mut ranges = encoded_words(text, key);
     let (mut text_bytes, mut key_bytes) = (visible_bytes(text), visible_bytes(key));
     for _ in 0..MAX_ENCODINGS {
+        // A key of blanks only.
+        if key_bytes.is_empty() {
+            break;
+        }
         ranges.extend(occurrences(&text_bytes, &key_bytes));
         let (decoded_text, decoded_key) = (unescaped(&text_bytes), unescaped(&key_bytes));
         if decoded_text.len() == text_bytes.len() {
@@ -257,6 +261,9 @@ mod tests {
             assert_eq!(mask_key(text, KEY), text);
         }
         assert_eq!(mask_key("refused: sk-very+sec…", KEY), "refused: [redacted]…");
+        for blank in ["\u{200b}\u{200b}\u{200b}", "%20%20%20%20"] {
+            assert_eq!(mask_key("a text…", blank), "a text…");
+        }
     }
 
     #[test]

@@ -138,19 +138,21 @@ pub fn sanitize_styled(text: &str) -> Cow<'_, str> {
 /// The length of the sequence at the start of `text` that selects styles (`ESC [ 1 ; 31 m`); 0 if there is none. Text must
 /// not be hidden, and need not blink.
 fn style_length(text: &str) -> usize {
-    let Some((numbers, _)) = text[2..].split_once('m') else { return 0 };
-    if !numbers.bytes().all(|byte| byte.is_ascii_digit() || byte == b';') {
+    let end = text[2..].find(|c: char| !c.is_ascii_digit() && c != ';').unwrap_or_default();
+    let (numbers, rest) = text[2..].split_at(end);
+    if !rest.starts_with('m') {
         return 0;
     }
-    let mut numbers_left = numbers.split(';');
+    let mut numbers_left = numbers.split(';').map(|number| number.parse::<u32>().unwrap_or_default());
     while let Some(number) = numbers_left.next() {
         match number {
             // A color follows: `5;N` of a palette, or `2;R;G;B`.
-            "38" | "48" => match numbers_left.next() {
-                Some("5") => drop(numbers_left.next()),
-                _ => drop(numbers_left.nth(2)),
+            38 | 48 => match numbers_left.next() {
+                Some(5) => _ = numbers_left.next(),
+                Some(2) => _ = numbers_left.nth(2),
+                _ => return 0,
             },
-            "5" | "6" | "8" => return 0,
+            5 | 6 | 8 => return 0,
             _ => {}
         }
     }
@@ -270,6 +272,7 @@ mod tests {
             ("\u{1b}[1;31mred\u{1b}[0m\u{1b}[m", "\u{1b}[1;31mred\u{1b}[0m\u{1b}[m"),
             ("\u{1b}[38;5;8mgray\u{1b}[48;2;8;8;8;4m", "\u{1b}[38;5;8mgray\u{1b}[48;2;8;8;8;4m"),
             ("\u{1b}[8mhidden\u{1b}[1;5mblinks", "hiddenblinks"),
+            ("\u{1b}[08mhidden\u{1b}[38;8mtoo\u{1b}[1;05m", "hiddentoo"),
             ("\u{1b}[2Jm\u{1b}[?25lm", "mm"),
             ("\u{1b}]0;\u{1b}[1mtitle\u{7}text", "text"),
             ("a\u{1b}[", "a"),

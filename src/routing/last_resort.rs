@@ -172,7 +172,12 @@ mod tests {
     }
 
     fn restriction(kind: RestrictionKind, until: i64) -> Restriction {
-        Restriction { kind, until: at(until), named: None, cause: HealthKey::try_from("1".to_owned()).expect("valid key") }
+        Restriction {
+            kind,
+            until: at(until),
+            named: None,
+            cause: HealthKey::try_from("1".to_owned()).expect("valid key"),
+        }
     }
 
     fn failed(seconds: i64) -> LastFailure {

@@ -743,6 +743,7 @@ const PROBLEMS: &[(&str, &str, &str)] = &[
     ("host with a port", "", "[serve]\nhosts = [\"models.local:8484\"]\n"),
     ("invalid origin", "", "[serve]\ncors = [\"chat.example.com\"]\n"),
     ("certificate without a key", "", "[serve]\ncert = \"a.pem\"\n"),
+    ("memory_mb too small", "", "[serve]\nmemory_mb = 90\n"),
     ("max_body_mb 0", "", "[serve]\nmax_body_mb = 0\n"),
     ("hold 0", "", "[serve]\nhold = \"0s\"\n"),
     ("client without a key", "", "[serve.keys.app]\nrpm = 1\n"),

@@ -51,6 +51,20 @@ pub(super) fn default_endpoint(name: &str, base_url: Url) -> Endpoint {
     }
 }
 
+/// Warnings about the keys of an endpoint: one that is sent unencrypted, or was written in place of its source.
+pub(super) fn key_warnings(endpoint: &Endpoint) -> Vec<String> {
+    let (name, host) = (&endpoint.name, endpoint.authority());
+    let sources = || endpoint.keys.iter().chain(endpoint.headers.iter().map(|(_, source)| source));
+    let is_exposed = endpoint.base_url.scheme() == "http" && may_be_public(&endpoint.base_url);
+    let exposed = (is_exposed && sources().next().is_some()).then(|| {
+        format!("endpoint \"{name}\": its key is sent to {host} unencrypted; use https if the service has it")
+    });
+    let pasted = sources().any(|source| source.pasted_key().is_some()).then(|| {
+        format!("endpoint \"{name}\": the name of a variable or file seems to be a key; write api_key = \"KEY\"")
+    });
+    exposed.into_iter().chain(pasted).collect()
+}
+
 impl Resolver {
     pub(super) fn add_endpoint(&mut self, name: &Spanned<String>, entry: &EndpointEntry) {
         let Some(base_url) = self.base_url(name, entry) else {
@@ -91,7 +105,7 @@ impl Resolver {
                 "endpoint \"{name}\": the Authorization header is sent instead of the key; remove one of them"
             ));
         }
-        self.warn_about_keys(&endpoint);
+        self.config.warnings.extend(key_warnings(&endpoint));
         endpoint.timeouts = timeouts(entry.timeouts);
         endpoint.limits = self.limits(entry);
         endpoint.connect.timeout = endpoint.timeouts.connect;
@@ -125,22 +139,6 @@ impl Resolver {
                 problem.help = Some("use a URL such as \"https://api.example.com/v1\"".into());
                 None
             }
-        }
-    }
-
-    fn warn_about_keys(&mut self, endpoint: &Endpoint) {
-        let name = &endpoint.name;
-        let mut sources = endpoint.keys.iter().chain(endpoint.headers.iter().map(|(_, source)| source)).peekable();
-        if sources.peek().is_some() && endpoint.base_url.scheme() == "http" && may_be_public(&endpoint.base_url) {
-            let host = endpoint.authority();
-            self.config.warnings.push(format!(
-                "endpoint \"{name}\": its key is sent to {host} unencrypted; use https if the service has it"
-            ));
-        }
-        if sources.any(|source| source.pasted_key().is_some()) {
-            self.config.warnings.push(format!(
-                "endpoint \"{name}\": the name of a variable or file seems to be a key; write api_key = \"KEY\""
-            ));
         }
     }
 

@@ -18,7 +18,7 @@ mod route;
 mod serve;
 mod spend;
 
-use endpoint::default_endpoint;
+use endpoint::{default_endpoint, key_warnings};
 pub(crate) use endpoint::resolve_config_path;
 
 use super::{
@@ -64,6 +64,7 @@ pub(crate) fn from_environment(environment: &Environment) -> Result<Config, Conf
         let keys = key.map(|name| KeySource::Env(name.to_owned())).into_iter().collect();
         let endpoint =
             Arc::new(Endpoint { keys, ..default_endpoint(&vendor.name, vendor.effective_base_url(environment)?) });
+        config.warnings.extend(key_warnings(&endpoint));
         config.endpoints.push(Arc::clone(&endpoint));
         let Some(model) = vendor.model.as_ref().filter(|_| key.is_some()) else { continue };
         config.models.push(Arc::new(direct_target(&endpoint, model)));

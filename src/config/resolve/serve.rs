@@ -33,6 +33,12 @@ impl Resolver {
         let max_connections_per_address = self.at_least_one("max_connections_per_address", per_address);
         let memory_mb = self.at_least_one("memory_mb", entry.memory_mb.as_ref());
         let max_body_mb = self.at_least_one("max_body_mb", entry.max_body_mb.as_ref());
+        // A body is held as it came, and as it is sent; new requests may take three quarters of the memory.
+        let needed_mb =
+            max_body_mb.map_or(defaults.max_body, bytes_of_mebibytes).saturating_mul(3) / bytes_of_mebibytes(1);
+        if let Some(memory) = entry.memory_mb.as_ref().filter(|memory| (memory.value as usize) < needed_mb) {
+            self.add_problem(format!("memory_mb must be at least {needed_mb}, three times max_body_mb"), &memory.span);
+        }
         let serve = ServeConfig {
             listen: listen.unwrap_or(defaults.listen),
             hold: entry.hold.map_or(defaults.hold, |duration| duration.0),

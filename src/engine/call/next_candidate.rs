@@ -169,15 +169,19 @@ impl CallTask {
         self.has_waited = true;
         let (engine, candidate) = (Arc::clone(&self.engine), self.queue.restricted[index].clone());
         let _waiting = RestrictedGuard::waiting(&engine, &candidate.health_keys);
-        let until = engine.policies.last_resort.wait_until(named, engine.health.now(), engine.random_unit());
-        let remaining = || Duration::try_from(until.duration_since(engine.health.now())).unwrap_or_default();
+        let now = engine.health.now();
+        let until = engine.policies.last_resort.wait_until(named, now, engine.random_unit());
+        let wait = |until: Timestamp| Duration::try_from(until.duration_since(now)).unwrap_or_default();
+        // The clock may be set meanwhile.
+        let (start, end) = (Instant::now(), Instant::now() + wait(until));
+        let remaining = || end.saturating_duration_since(Instant::now());
         if remaining() >= NOTICE_THRESHOLD {
             self.notify(Notice::AllUnavailable(candidate.target.id.clone(), remaining())).await;
         }
         while !remaining().is_zero() && self.time.allows(Duration::ZERO) {
             self.time.time_search(pin!(engine.health.wait_for_change(remaining(), &engine.keys))).await;
             // It is available before that time if another request was answered.
-            let is_early = engine.health.now() < named;
+            let is_early = start.elapsed() < wait(named);
             if is_early && engine.health.availability(&candidate.health_keys).retry_after().is_none() {
                 return;
             }

@@ -17,7 +17,9 @@ use crate::engine::call::queue::Candidate;
 use crate::{
     engine::{
         AttemptRecord, Completion, Engine, EventKind, NextStep, Notice,
-        attempt::{Attempt, AttemptEnd, AttemptTimeouts, Credentials, StartOptions, Step, memory_error},
+        attempt::{
+            Attempt, AttemptEnd, AttemptTimeouts, Credentials, StartOptions, Step, answer_size_error, memory_error,
+        },
         credentials::resolve_credentials,
         health, limiter,
         memory::{AnswerMemory, AnswerPart},
@@ -99,6 +101,9 @@ struct PendingAttempt {
     start: StartFuture,
 }
 
+/// Events that are held may take this many times the limit of an answer.
+const HELD_FACTOR: usize = 2;
+
 impl CallTask {
     /// Runs and records one attempt. If it was hedged, the answer may be that of the second request.
     pub(super) async fn run_attempt(&mut self, spec: AttemptSpec) -> Result<Completion, CallError> {
@@ -115,6 +120,10 @@ impl CallTask {
         };
         self.record_attempt(&attempt.0, attempt.1, info, result.as_ref().err());
         self.accumulator().end_attempt();
+        if result.is_err() {
+            // The consumer discards it.
+            self.held_output = self.call.memory.new_part();
+        }
         result
     }
 
@@ -376,6 +385,11 @@ impl CallTask {
         let retained = self.accumulator().retained_bytes(&read.deltas);
         let held = retained + if buffered { read.held_bytes() } else { 0 };
         self.held_output.grow(held).await.map_err(memory_error)?;
+        // The text is limited by the attempt; held events may consist of anything else.
+        let max_bytes = self.engine.policies.answer.max_bytes;
+        if self.held_output.bytes() > max_bytes.saturating_mul(HELD_FACTOR) {
+            return Err(answer_size_error(max_bytes));
+        }
         let ttft = {
             let mut accumulator = self.accumulator();
             let ttft = accumulator.add(&read.deltas, sent_at, Instant::now());

@@ -35,7 +35,7 @@ fn unfinished_answer(mebibytes: usize) -> MockResponse {
 async fn largest_held_answer_ends_and_other_clients_are_served() {
     let answers = [3, 5, 2, 4].map(unfinished_answer);
     let fixture =
-        TestGateway::new("[serve]\nmemory_mb = 16\n", answers.into_iter().chain([chunks(&[HELLO, STOP, DONE])])).await;
+        TestGateway::new("[serve]\nmax_body_mb = 1\nmemory_mb = 16\n", answers.into_iter().chain([chunks(&[HELLO, STOP, DONE])])).await;
     let held = |stream| {
         let headers: &[_] = if stream { &[("x-mmchat-buffer", "1")] } else { &[] };
         tokio::time::timeout(SECOND, fixture.post("/v1/chat/completions", headers, chat("one", stream)))
@@ -64,4 +64,30 @@ async fn answer_over_its_limit_ends_whatever_it_consists_of() {
     }
     let text = read_text(fixture.chat("one", true).await).await;
     assert!(text.contains("longer than 1 MiB") && !text.contains("data:"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn conversion_of_an_answer_needs_memory() {
+    let tokens = vec![json!({"token": "t", "logprob": -1.5, "bytes": [116], "top_logprobs": []}); 4000];
+    let message = json!({"role": "assistant", "content": "Hello"});
+    let logprobs = json!({"content": tokens});
+    let object = json!({"choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": logprobs}]});
+    let chunk = json!({"choices": [{"index": 0, "delta": {"content": "Hello"}, "finish_reason": "stop", "logprobs": logprobs}]});
+    let object: &'static str = object.to_string().leak();
+    let stream: &'static str = format!("data: {chunk}\n\ndata: [DONE]\n\n").leak();
+    for (memory, status, is_complete) in [(3, StatusCode::SERVICE_UNAVAILABLE, false), (64, StatusCode::OK, true)] {
+        let config = format!("[serve]\nmax_body_mb = 1\nmemory_mb = {memory}\n");
+        let fixture = TestGateway::new(&config, [chunks(&[stream]), json_reply(object)]).await;
+        let response = fixture.chat("one", false).await;
+        assert_eq!(response.status(), status);
+        let answer = read_json(response).await;
+        assert_eq!(
+            answer["choices"][0]["logprobs"]["content"].as_array().is_some_and(|list| list.len() == 4000),
+            is_complete
+        );
+        let text = read_text(fixture.chat("one", true).await).await;
+        assert_eq!(text.contains("[DONE]") && text.matches("\"logprob\"").count() == 4000, is_complete);
+        assert_eq!(text.contains("memory_full"), !is_complete);
+        assert_eq!(fixture.gateway.memory.used(), 0);
+    }
 }

@@ -96,6 +96,14 @@ fn arguments_to_text(call: &mut Map<String, Value>) {
     }
 }
 
+/// About the memory that the conversion of `json` takes: each value takes much more than its text.
+#[must_use]
+pub fn conversion_bytes(json: &[u8]) -> usize {
+    const VALUE_BYTES: usize = 150;
+    let values = json.iter().filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{')).count();
+    json.len().saturating_mul(3).saturating_add(values.saturating_mul(VALUE_BYTES))
+}
+
 /// One object with the content of a stream. `events` are the payloads of its events. With `is_cumulative`, each content
 /// repeats the text before it.
 #[must_use]
@@ -294,6 +302,10 @@ fn merge(name: &str, known: &mut Value, next: Value, is_cumulative: bool) {
 /// has another id: some services send index 0 for every call.
 fn merge_item(items: &mut Vec<Value>, next: Value, is_cumulative: bool) {
     let id = |item: &Value| item.get("id").and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
+    // Lists such as log probabilities have many items, and no index.
+    if next.get("index").is_none() {
+        return items.push(next);
+    }
     let continues = |item: &Value| {
         let same_index = item.get("index").is_some_and(|index| next.get("index") == Some(index));
         same_index && id(item).zip(id(&next)).is_none_or(|(known, new)| known == new)

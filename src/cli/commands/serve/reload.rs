@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::key_warnings::key_warnings;
 use crate::{
     cli::Context,
-    config::{Config, ConfigError, ConfigText, ResolvedSettings},
+    config::{Config, ConfigError, ConfigLayers, ConfigText, ResolvedSettings},
     gateway::{Gateway, Log},
     model::environment::Environment,
     store::watch::FileWatcher,
@@ -34,6 +34,12 @@ pub(super) struct ConfigSource {
     at_terminal: bool,
 }
 
+/// The texts of the files; `None` when one is unreadable.
+fn texts(layers: &Result<ConfigLayers, ConfigError>) -> Option<Vec<ConfigText>> {
+    let layers = layers.as_ref().ok()?;
+    Some(layers.system.iter().chain(&layers.user).cloned().collect())
+}
+
 impl ConfigSource {
     /// `paths`: the files that the first config was read from.
     pub(super) fn new(
@@ -47,7 +53,7 @@ impl ConfigSource {
 
     /// Keeps the gateway up to date with the config until a stop signal.
     pub(super) async fn follow(&self, gateway: &Gateway, log: &Log, signals: &mut ServerSignals) {
-        let mut last_texts = self.read_texts();
+        let mut last_texts = texts(&self.read_layers());
         let mut watchers = self.start_watchers(log);
         loop {
             let is_requested = tokio::select! {
@@ -59,15 +65,16 @@ impl ConfigSource {
                 },
                 () = wait_for_change(&mut watchers) => false,
             };
-            let texts = tokio::select! {
-                texts = self.settled_texts(last_texts.as_ref()) => texts,
+            let layers = tokio::select! {
+                layers = self.settled_layers(last_texts.as_ref()) => layers,
                 () = wait_for_stop(signals) => return,
             };
+            let texts = texts(&layers);
             // A notification may be about another file in the folder.
             if is_requested || texts != last_texts {
                 // Resolving a key may run a slow command; a stop signal must not wait for it.
                 tokio::select! {
-                    () = self.reload(gateway, log) => {}
+                    () = self.reload(layers, gateway, log) => {}
                     () = wait_for_stop(signals) => return,
                 }
                 last_texts = texts;
@@ -75,8 +82,8 @@ impl ConfigSource {
         }
     }
 
-    async fn reload(&self, gateway: &Gateway, log: &Log) {
-        let result = match self.load() {
+    async fn reload(&self, layers: Result<ConfigLayers, ConfigError>, gateway: &Gateway, log: &Log) {
+        let result = match layers.and_then(|layers| self.resolve(&layers)) {
             Ok(config) => {
                 let mut warnings = config.warnings.clone();
                 warnings.extend(key_warnings(&self.environment, &config));
@@ -98,8 +105,7 @@ impl ConfigSource {
         }
     }
 
-    fn load(&self) -> Result<Config, ConfigError> {
-        let layers = Context::layers(&self.environment, &self.settings)?;
+    fn resolve(&self, layers: &ConfigLayers) -> Result<Config, ConfigError> {
         // Without a file of the first config the server could have no client keys and accept every client.
         if let Some(path) = self.paths.iter().find(|path| !layers.paths().contains(&path.as_path())) {
             return Err(ConfigError::Read { path: path.clone(), reason: "the file no longer exists".into() });
@@ -111,24 +117,22 @@ impl ConfigSource {
         Ok(config)
     }
 
-    /// The texts of the files once they have stopped changing. `last`: those in use.
-    async fn settled_texts(&self, last: Option<&Vec<ConfigText>>) -> Option<Vec<ConfigText>> {
-        let mut texts = self.read_texts();
-        while texts.as_ref() != last {
-            sleep(SETTLE_TIME).await;
-            let next = self.read_texts();
-            if next == texts {
-                break;
-            }
-            texts = next;
-        }
-        texts
+    fn read_layers(&self) -> Result<ConfigLayers, ConfigError> {
+        Context::layers(&self.environment, &self.settings)
     }
 
-    /// The texts of the files; `None` when one is unreadable.
-    fn read_texts(&self) -> Option<Vec<ConfigText>> {
-        let layers = Context::layers(&self.environment, &self.settings).ok()?;
-        Some(layers.system.into_iter().chain(layers.user).collect())
+    /// The files once they have stopped changing. `last`: the texts in use.
+    async fn settled_layers(&self, last: Option<&Vec<ConfigText>>) -> Result<ConfigLayers, ConfigError> {
+        let mut layers = self.read_layers();
+        while texts(&layers).as_ref() != last {
+            sleep(SETTLE_TIME).await;
+            let next = self.read_layers();
+            if texts(&next) == texts(&layers) {
+                return next;
+            }
+            layers = next;
+        }
+        layers
     }
 
     /// Watches the files of the first config, and the file of the user, which may be created later.
