@@ -67,7 +67,13 @@ models = ["qwen2.5:7b"]
 
     #[test]
     fn unknown_target_and_second_wildcard_are_errors() {
-        for (entry, error) in [("x = \"nope\"", "[serve.aliases]"), ("\"*a*\" = \"chat\"", "more than one")] {
+        for (entry, error) in [
+            ("x = \"nope\"", "[serve.aliases]"),
+            ("\"*a*\" = \"chat\"", "more than one"),
+            ("x = \"e/*\"", "must have one"),
+            ("\"x/*\" = \"e/*/*\"", "must have one"),
+            ("\"x/*\" = \"nope/*\"", "unknown endpoint"),
+        ] {
             let text = CONFIG.replace("\"*\" = \"chat\"", entry);
             let message = format!("{:?}", crate::config::resolve(&text, Path::new("c.toml")).expect_err("invalid"));
             assert!(message.contains(error), "{message}");

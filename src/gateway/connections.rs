@@ -1,4 +1,4 @@
-//! Knows which connections are open: how many each client address has, and which of them are idle.
+//! Registers the open connections: limits those of each client address, and closes the longest idle ones.
 
 use std::{
     collections::HashMap,

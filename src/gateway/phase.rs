@@ -1,4 +1,4 @@
-//! What a gateway does with requests: serves them, finishes those in flight, or ends them.
+//! Holds the phase of a gateway: it serves requests, drains those in flight, or ends them.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 

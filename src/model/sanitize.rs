@@ -195,7 +195,7 @@ pub fn truncate_chars(text: &str, max_chars: usize) -> String {
     }
 }
 
-/// Characters that a name cannot have because nobody sees them: control characters, line and paragraph separators,
+/// Characters that a name cannot have because they are invisible: control characters, line and paragraph separators,
 /// characters that reorder text and those without a width.
 pub(crate) fn is_invisible(c: char) -> bool {
     let has_no_width = matches!(

@@ -18,8 +18,8 @@ mod route;
 mod serve;
 mod spend;
 
-use endpoint::{default_endpoint, key_warnings};
 pub(crate) use endpoint::resolve_config_path;
+use endpoint::{default_endpoint, key_warnings};
 
 use super::{
     Config, ConfigError, Preset, Problem, Set,

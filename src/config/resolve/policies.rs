@@ -9,7 +9,7 @@ use crate::{
         policies::{AvailabilityEntry, RetryEntry},
         values::{DurationEntry, Spanned},
     },
-    routing::policies::{CooldownDuration, Policies},
+    routing::policies::{CooldownDuration, HealthPolicy, Policies},
 };
 
 impl Resolver {
@@ -74,6 +74,7 @@ impl Resolver {
         set(&mut policies.health.cooldown.path.max, time(entry.max_path_cooldown));
         set(&mut policies.health.cooldown.redirect, time(entry.redirect_cooldown).map(CooldownDuration::fixed));
         set(&mut policies.health.cooldown.max_retry_after, time(entry.max_retry_after));
+        raise_maximums(&mut policies.health);
         set(&mut policies.last_resort.rate_interval, time(entry.rate_interval));
         set(&mut policies.last_resort.hard_interval, time(entry.hard_interval));
         set(&mut policies.last_resort.retry_after_interval, time(entry.retry_after_interval));
@@ -88,6 +89,18 @@ impl Resolver {
     }
 }
 
+/// A maximum is at least the first value: who sets only that does not want less.
+fn raise_maximums(health: &mut HealthPolicy) {
+    let (breaker, cooldown) = (&mut health.breaker, &mut health.cooldown);
+    breaker.max_open = breaker.max_open.max(breaker.initial_open);
+    for duration in [&mut cooldown.rate, &mut cooldown.quota, &mut cooldown.path] {
+        duration.max = duration.max.max(duration.initial);
+    }
+    let all = [cooldown.rate, cooldown.quota, cooldown.path, cooldown.auth, cooldown.access, cooldown.redirect];
+    let longest = all.iter().map(|duration| duration.max).chain([cooldown.max_retry_after]).max();
+    cooldown.max = cooldown.max.max(longest.unwrap_or_default());
+}
+
 fn set<T>(policy: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *policy = value;
@@ -100,4 +113,21 @@ fn value(number: Option<&Spanned<u32>>) -> Option<u32> {
 
 fn time(entry: Option<DurationEntry>) -> Option<Duration> {
     entry.map(|entry| entry.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn first_values_raise_their_maximums() {
+        let text = "[availability]\nrate_cooldown = \"2m\"\nopen = \"5m\"\nauth_cooldown = \"3h\"\nmax_path_cooldown = \"4h\"\n";
+        let health = crate::config::resolve(text, Path::new("c.toml")).expect("valid config").policies.health;
+        let minutes = |count: u64| Duration::from_secs(count * 60);
+        assert_eq!((health.cooldown.rate.initial, health.cooldown.rate.max), (minutes(2), minutes(2)));
+        assert_eq!(health.breaker.max_open, minutes(5));
+        assert_eq!((health.cooldown.auth.max, health.cooldown.max), (minutes(180), minutes(240)));
+    }
 }

@@ -105,13 +105,28 @@ impl Resolver {
             self.add_problem(format!("alias \"{pattern}\" has more than one `*`"), &name.span).help =
                 Some("use one `*`, at the start or the end".into());
         }
-        // What a `*` stands for is known only with a request.
-        let target = if target.value.contains('*') {
-            normalize_name(&target.value)
-        } else {
-            self.check_model_or_route(target, "[serve.aliases]")
+        let target = match target.value.matches('*').count() {
+            0 => self.check_model_or_route(target, "[serve.aliases]"),
+            count => {
+                self.check_alias_target(target, count, pattern.contains('*'));
+                normalize_name(&target.value)
+            }
         };
         Alias { pattern, target }
+    }
+
+    /// Checks a target with a `*`. What it stands for is known only with a request.
+    fn check_alias_target(&mut self, target: &Spanned<String>, count: usize, has_pattern: bool) {
+        let endpoint = target.value.split_once('/').map(|(endpoint, _)| normalize_name(endpoint));
+        let is_unknown = |name: &String| !name.contains('*') && self.config.endpoint(name).is_none();
+        let message = if count > 1 || !has_pattern {
+            "a `*` in the target stands for that of the name, which must have one".to_owned()
+        } else if let Some(name) = endpoint.filter(is_unknown) {
+            format!("unknown endpoint \"{name}\" in [serve.aliases]")
+        } else {
+            return;
+        };
+        self.add_problem(message, &target.span).help = Some("use a target such as \"endpoint/*\"".into());
     }
 
     /// Checks the names of headers that are passed on.

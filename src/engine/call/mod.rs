@@ -249,7 +249,11 @@ impl CallTask {
         loop {
             let error = match Box::pin(self.run_attempt(spec.clone())).await {
                 Ok(completion) => {
-                    self.remember_workarounds(&spec, new_workarounds);
+                    // The answer may be that of the hedge request.
+                    let is_of_spec = |attempt: &AttemptRecord| attempt.target.id == target.id;
+                    if self.accumulator().attempts.last().is_some_and(is_of_spec) {
+                        self.remember_workarounds(&spec, new_workarounds);
+                    }
                     return CandidateResult::Complete(completion);
                 }
                 Err(error) => error,

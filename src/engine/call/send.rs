@@ -81,7 +81,7 @@ struct StartedAttempt {
     end: Option<AttemptEnd>,
     info: ResponseInfo,
     _permit: limiter::Permit,
-    in_flight: health::InFlightGuard,
+    _in_flight: health::InFlightGuard,
 }
 
 /// An attempt that failed before its first delta.
@@ -345,7 +345,6 @@ impl CallTask {
             // Without streaming, the first delta arrives only with the complete response.
             let ttft = self.accumulator().output.ttft.filter(|_| spec.request.is_streaming());
             let health = &self.engine.health;
-            started.in_flight.first_delta();
             health.record_first_delta(spec.attempt_ref(health.timestamp_of(*started_at)), ttft, &self.engine.keys);
             self.read_to_end(attempt).await?
         };
@@ -467,6 +466,8 @@ async fn start(
             Ok(Step::Done(end)) => break Some(end),
             Ok(Step::Read(read)) => {
                 if read.deltas.iter().any(|delta| delta.kind.is_output()) {
+                    // Not later: a slow client must not make the model look slow.
+                    in_flight.first_delta();
                     first.extend(read);
                     break None;
                 }
@@ -479,7 +480,7 @@ async fn start(
             }
         }
     };
-    Ok(Box::new(StartedAttempt { attempt, first, first_memory, end, info, _permit: permit, in_flight }))
+    Ok(Box::new(StartedAttempt { attempt, first, first_memory, end, info, _permit: permit, _in_flight: in_flight }))
 }
 
 /// Waits for the first delta of a probe that was slower than the candidate beside it: canceled, it would leave the breaker
@@ -488,7 +489,6 @@ async fn finish_probe(engine: Arc<Engine>, spec: AttemptSpec, started_at: Instan
     let attempt = spec.attempt_ref(engine.health.timestamp_of(started_at));
     match start.await {
         Ok(started) => {
-            started.in_flight.first_delta();
             let ttft = spec.request.is_streaming().then(|| started.attempt.sent_at().elapsed());
             engine.health.record_first_delta(attempt, ttft, &engine.keys);
         }

@@ -34,8 +34,11 @@ fn unfinished_answer(mebibytes: usize) -> MockResponse {
 #[tokio::test(start_paused = true)]
 async fn largest_held_answer_ends_and_other_clients_are_served() {
     let answers = [3, 5, 2, 4].map(unfinished_answer);
-    let fixture =
-        TestGateway::new("[serve]\nmax_body_mb = 1\nmemory_mb = 16\n", answers.into_iter().chain([chunks(&[HELLO, STOP, DONE])])).await;
+    let fixture = TestGateway::new(
+        "[serve]\nmax_body_mb = 1\nmemory_mb = 16\n",
+        answers.into_iter().chain([chunks(&[HELLO, STOP, DONE])]),
+    )
+    .await;
     let held = |stream| {
         let headers: &[_] = if stream { &[("x-mmchat-buffer", "1")] } else { &[] };
         tokio::time::timeout(SECOND, fixture.post("/v1/chat/completions", headers, chat("one", stream)))

@@ -32,9 +32,9 @@ pub(super) fn encode_chat(target: &Target, chat: &ChatRequest) -> Result<Bytes, 
     serde_json::to_vec(&object).map(Bytes::from).map_err(EncodeError::Body)
 }
 
-fn apply_workarounds(
+fn apply_workarounds<'w>(
     object: &mut RawObject<'_>,
-    workarounds: &[ParamWorkaround],
+    workarounds: impl IntoIterator<Item = &'w ParamWorkaround>,
     target: &Target,
 ) -> Result<(), serde_json::Error> {
     for workaround in workarounds {
@@ -173,7 +173,11 @@ pub(super) fn encode_opaque(target: &Target, opaque: &OpaqueRequest) -> Result<B
         if opaque.stream && opaque.operation == Operation::Completions && !target.endpoint.no_stream_options {
             request_usage(&mut object)?;
         }
-        apply_workarounds(&mut object, &opaque.workarounds, target)?;
+        // These are about chats.
+        let is_of_chat =
+            |change: &&ParamWorkaround| matches!(change, ParamWorkaround::Stream(_) | ParamWorkaround::System(_));
+        let workarounds = opaque.workarounds.iter().filter(|change| !is_of_chat(change));
+        apply_workarounds(&mut object, workarounds, target)?;
         serde_json::to_vec(&object)
     };
     fields().map(Bytes::from).map_err(EncodeError::Body)

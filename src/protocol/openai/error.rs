@@ -176,13 +176,18 @@ fn parse_fields(json: &Value) -> ErrorBody {
         .unwrap_or_else(|| if has_known_key(json) { String::new() } else { json.to_string() });
     let code = ["code", "error_code", "errcode"].into_iter().find_map(field);
     let code = code.or_else(|| base_resp.and_then(|resp| resp.get("status_code")).and_then(scalar_text));
-    let codes = [code.clone(), field("type"), field("status"), field("details")];
+    let minimax = base_resp.and_then(|resp| resp.get("status_code")).and_then(Value::as_u64).and_then(minimax_code);
+    let by_minimax = minimax.map(|(_, code)| code.to_owned());
+    let codes = [code.clone(), field("type"), field("status"), field("details"), by_minimax];
     let codes = codes.into_iter().flatten().chain(detail_codes(json)).collect::<Vec<_>>().join(" ");
     let as_status = |text: String| text.parse::<u16>().ok().filter(|status| (400..600).contains(status));
     ErrorBody {
         message,
         codes,
-        status: code.clone().and_then(as_status).or_else(|| field("status").and_then(as_status)),
+        status: minimax
+            .map(|(status, _)| status)
+            .or_else(|| code.clone().and_then(as_status))
+            .or_else(|| field("status").and_then(as_status)),
         code,
         param: field("param"),
         retry_after: retry_delay(json),
@@ -248,6 +253,20 @@ fn is_set(value: &Value) -> bool {
         Value::Object(object) => !object.is_empty(),
         _ => true,
     }
+}
+
+/// What a code in MiniMax's `base_resp` means, as a status and a code of OpenAI: <https://platform.minimax.io>, error codes.
+fn minimax_code(code: u64) -> Option<(u16, &'static str)> {
+    Some(match code {
+        1000 | 1013 | 1024 | 1033 => (500, "server_error"),
+        1001 => (504, "timeout"),
+        1002 | 1039 | 1041 | 2045 => (429, "rate_limit"),
+        1004 | 2049 => (401, "invalid_api_key"),
+        1008 | 2056 => (402, "insufficient_quota"),
+        1026 | 1027 => (400, "content_filter"),
+        1042 | 2013 => (400, "invalid_request"),
+        _ => return None,
+    })
 }
 
 fn has_known_key(json: &Value) -> bool {

@@ -221,7 +221,8 @@ fn includes_usage(options: LenientObject<StreamOptions>) -> bool {
     options.0.and_then(|options| options.include_usage).unwrap_or(false)
 }
 
-/// Whether a chunk has only usage, and is therefore sent only to clients that set `include_usage`.
+/// Whether a chunk has only usage, and is therefore sent only to clients that set `include_usage`. A chunk that also has
+/// citations or filters is sent.
 #[must_use]
 pub fn is_usage_only(chunk: &[u8]) -> bool {
     #[derive(Deserialize)]
@@ -230,9 +231,17 @@ pub fn is_usage_only(chunk: &[u8]) -> bool {
         choices: Option<Vec<serde::de::IgnoredAny>>,
         #[serde(default)]
         usage: Option<serde::de::IgnoredAny>,
+        #[serde(flatten)]
+        others: serde_json::Map<String, Value>,
     }
+    // What every chunk repeats, and details of the usage.
+    const REPEATED: [&str; 9] =
+        ["id", "object", "created", "model", "system_fingerprint", "service_tier", "provider", "obfuscation", "x_groq"];
     let peek: Option<Peek> = serde_json::from_slice(chunk).ok();
-    peek.is_some_and(|peek| peek.usage.is_some() && peek.choices.is_some_and(|choices| choices.is_empty()))
+    peek.is_some_and(|peek| {
+        let has_others = peek.others.iter().any(|(name, value)| !value.is_null() && !REPEATED.contains(&&**name));
+        peek.usage.is_some() && peek.choices.is_some_and(|choices| choices.is_empty()) && !has_others
+    })
 }
 
 /// Writes the events of one streamed response.
