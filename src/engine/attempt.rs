@@ -187,6 +187,7 @@ impl Attempt {
         let protocol = protocol_of(&target.endpoint);
         let mask = |error: CallError| mask_error(error, credentials);
         let request = build_request(protocol, target, credentials, model_request, start.headers)?;
+        let sent = request.body().clone();
         let connect = target.endpoint.connect.clone();
         let connect = ConnectOptions {
             new_connection: fresh_connection,
@@ -204,7 +205,7 @@ impl Attempt {
         let head = ResponseHead { status: parts.status, headers: Arc::new(parts.headers) };
         if !head.status.is_success() {
             let bytes = read_error_body(&mut body, limit.saturating_sub(waited)).await;
-            let mut error = protocol.decode_error(&head, &bytes);
+            let mut error = protocol.decode_error(&head, &bytes, &sent);
             if error.class == ErrorClass::Redirect {
                 error = redirect_error(error, &head);
             }

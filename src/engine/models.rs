@@ -98,6 +98,10 @@ impl Engine {
                 return Err(CallError::new(ErrorClass::InvalidResponse, "the model list is larger than 16 MiB"));
             }
         }
-        if head.status.is_success() { protocol.parse_models(&bytes) } else { Err(protocol.decode_error(&head, &bytes)) }
+        if head.status.is_success() {
+            protocol.parse_models(&bytes)
+        } else {
+            Err(protocol.decode_error(&head, &bytes, &[]))
+        }
     }
 }

@@ -63,7 +63,7 @@ pub trait Protocol: Sync {
     fn decoder(&self, request: &ModelRequest, options: &DecodeOptions, head: &ResponseHead) -> Box<dyn Decoder>;
 
     /// Decodes the body of a response with an error status.
-    fn decode_error(&self, head: &ResponseHead, body: &[u8]) -> CallError;
+    fn decode_error(&self, head: &ResponseHead, body: &[u8], request: &[u8]) -> CallError;
 
     /// The request that lists the models of `target`'s endpoint. With `after`, the page of the list that follows the
     /// model with that id.

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::output_seen::OutputSeen;
+use super::{echo::without_echo, output_seen::OutputSeen};
 use crate::{
     model::ErrorClass,
     protocol::{
@@ -39,8 +39,8 @@ impl ErrorBody {
     }
 }
 
-/// The error of a response with an error status.
-pub(super) fn from_response(head: &ResponseHead, body: &[u8]) -> CallError {
+/// The error of a response with an error status. `request`: the body of the request, which the error may quote.
+pub(super) fn from_response(head: &ResponseHead, body: &[u8], request: &[u8]) -> CallError {
     let status = head.status;
     let json = serde_json::from_slice::<Value>(body.trim_ascii()).ok().or_else(|| first_event(body));
     let mut error = json.as_ref().map(parse_error).unwrap_or_default();
@@ -51,10 +51,11 @@ pub(super) fn from_response(head: &ResponseHead, body: &[u8]) -> CallError {
     }
     let server = ServerKind::from_headers(&head.headers);
     let retry_after = header_delay.or(error.retry_after);
+    let own_words = without_echo(&error.message, request, has_lasting_effect);
     let signals = ErrorSignals {
         status: Some(status.as_u16()),
         code: &error.codes,
-        message: &error.message,
+        message: &own_words,
         retry_after: retry_after.is_some(),
         is_page,
     };
@@ -73,6 +74,13 @@ pub(super) fn from_response(head: &ResponseHead, body: &[u8]) -> CallError {
         remembered: false,
         source: None,
     }
+}
+
+/// Whether an error with this text makes a key or a model unavailable for other requests.
+fn has_lasting_effect(text: &str) -> bool {
+    use ErrorClass as C;
+    let class = classify(ErrorSignals { status: Some(400), message: text, ..ErrorSignals::default() });
+    matches!(class, Some(C::Quota | C::Rate | C::Auth | C::Forbidden | C::Model | C::Overloaded))
 }
 
 /// The error inside a response with a success status; `output_seen` is the output before it.
@@ -355,7 +363,8 @@ mod tests {
             assert!(is_error_body(&json, b""), "{}", fixture.body);
             return from_stream(&json, ServerKind::Other, OutputSeen::Nothing).class;
         }
-        from_response(&ResponseHead { status, headers: std::sync::Arc::new(headers) }, fixture.body.as_bytes()).class
+        from_response(&ResponseHead { status, headers: std::sync::Arc::new(headers) }, fixture.body.as_bytes(), b"")
+            .class
     }
 
     #[test]
@@ -394,12 +403,32 @@ mod tests {
         let long = "\u{9d}x".repeat(60_000);
         let body = json!({"error": {"message": long, "code": long, "param": long, "request_id": long}});
         let head = ResponseHead { status: http::StatusCode::BAD_REQUEST, headers: std::sync::Arc::default() };
-        let response = from_response(&head, body.to_string().as_bytes());
+        let response = from_response(&head, body.to_string().as_bytes(), b"");
         for error in [response, from_stream(&body, ServerKind::Other, OutputSeen::Nothing)] {
             for text in [error.code, error.param, error.request_id] {
                 let text = text.expect("the text of the service");
                 assert!(text.len() < 500 && !text.contains('\u{9d}'), "{text:?}");
             }
+        }
+    }
+
+    #[test]
+    fn value_of_the_client_does_not_change_the_class() {
+        for value in [
+            "invalid api key",
+            "You exceeded your current quota",
+            "insufficient balance",
+            "The model `m` does not exist",
+            "No endpoints found",
+            "rate limit reached, tokens per minute",
+        ] {
+            let message = format!("Invalid value: '{value}'. Supported values are: 'low' and 'high'.");
+            let body = json!({"error": {"message": message, "code": "invalid_value", "param": "reasoning_effort"}});
+            let request = json!({"model": "m", "reasoning_effort": value}).to_string();
+            let head = ResponseHead { status: http::StatusCode::BAD_REQUEST, headers: std::sync::Arc::default() };
+            let error = from_response(&head, body.to_string().as_bytes(), request.as_bytes());
+            assert_eq!(error.class, ErrorClass::Request, "{value}");
+            assert!(error.message.contains(value), "the message is shown as it came");
         }
     }
 }

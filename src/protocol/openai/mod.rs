@@ -20,6 +20,7 @@ use crate::model::{
 
 mod choice;
 mod decode;
+mod echo;
 mod encode;
 mod error;
 mod models;
@@ -95,8 +96,8 @@ impl Protocol for OpenAiChat {
         is_asked && request.is_streaming() && !target.endpoint.no_stream_options
     }
 
-    fn decode_error(&self, head: &ResponseHead, body: &[u8]) -> CallError {
-        error::from_response(head, body)
+    fn decode_error(&self, head: &ResponseHead, body: &[u8], request: &[u8]) -> CallError {
+        error::from_response(head, body, request)
     }
 
     fn list_models(

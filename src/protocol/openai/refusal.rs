@@ -61,10 +61,22 @@ const SYSTEM_ROLE: [&str; 6] = [
 ];
 
 impl Refusal {
-    pub(super) fn new(error: &CallError) -> Self {
-        let text = [error.code.as_deref().unwrap_or_default(), &error.message].join(" ");
-        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).chain(error.param.as_deref());
-        Self { words: words.map(letters).filter(|word| !word.is_empty()).collect(), text: text.to_lowercase() }
+    /// The refusal of `error`. `message`: its message without what the client has sent.
+    pub(super) fn new(error: &CallError, message: &str) -> Self {
+        let text = [error.code.as_deref().unwrap_or_default(), message].join(" ");
+        let mut refusal = Self::of_text(&text);
+        refusal.words.extend(error.param.as_deref().map(letters).filter(|word| !word.is_empty()));
+        refusal
+    }
+
+    pub(super) fn of_text(text: &str) -> Self {
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).map(letters);
+        Self { words: words.filter(|word| !word.is_empty()).collect(), text: text.to_lowercase() }
+    }
+
+    /// Whether it refuses anything.
+    pub(super) fn is_any(&self) -> bool {
+        [&REFUSED[..], &STREAMING, &ONE_OBJECT, &SYSTEM_ROLE].iter().any(|phrases| self.contains(phrases))
     }
 
     fn contains(&self, phrases: &[&str]) -> bool {

@@ -4,6 +4,7 @@
 //! such as a temperature out of range, is an error of the request and is not changed.
 
 use super::{
+    echo::without_echo,
     encode::{encode_chat, encode_opaque, token_limit},
     refusal::Refusal,
 };
@@ -18,10 +19,7 @@ const REQUIRED: [&str; 10] =
 
 /// The change that may avoid `error`.
 pub(super) fn workaround_for(error: &CallError, target: &Target, request: &ModelRequest) -> Option<ParamWorkaround> {
-    let refusal = Refusal::new(error);
-    // Servers of local models report the error of a prompt template as their own.
-    let is_of_template = error.class == ErrorClass::Server && refusal.is_of_system_role();
-    if !matches!(error.class, ErrorClass::Request | ErrorClass::Context) && !is_of_template {
+    if !matches!(error.class, ErrorClass::Request | ErrorClass::Context | ErrorClass::Server) {
         return None;
     }
     let encoded = match request {
@@ -30,6 +28,13 @@ pub(super) fn workaround_for(error: &CallError, target: &Target, request: &Model
     };
     let encoded = encoded.ok()?;
     let sent = RawObject::parse(&encoded).ok()?;
+    // A refusal that the client has sent as a value is not one of the service.
+    let message = without_echo(&error.message, &encoded, |text| Refusal::of_text(text).is_any());
+    let refusal = Refusal::new(error, &message);
+    // Servers of local models report the error of a prompt template as their own.
+    if error.class == ErrorClass::Server && !refusal.is_of_system_role() {
+        return None;
+    }
     let chat = request.as_chat();
     let has_system_role =
         |chat: &ChatRequest| chat.workarounds.iter().any(|workaround| matches!(workaround, ParamWorkaround::System(_)));
@@ -71,7 +76,7 @@ fn parameter_workaround(error: &CallError, name: &str, sent: &RawObject<'_>) -> 
 pub(super) fn is_general(error: &CallError, workaround: &ParamWorkaround) -> bool {
     match workaround {
         ParamWorkaround::Rename(..) | ParamWorkaround::Stream(_) | ParamWorkaround::System(_) => true,
-        ParamWorkaround::Omit(_) => !Refusal::new(error).is_of_value(),
+        ParamWorkaround::Omit(_) => !Refusal::new(error, &error.message).is_of_value(),
         // It depends on the length of the prompt.
         ParamWorkaround::MaxTokens(_) => false,
     }
@@ -177,6 +182,28 @@ mod tests {
         }
         let error = CallError::new(ErrorClass::Server, "Unsupported parameter: 'temperature'");
         assert_eq!(workaround_for(&error, &target("a"), &chat()), None, "a failure of the server");
+    }
+
+    #[test]
+    fn refusal_that_the_client_has_sent_is_not_learned() {
+        for value in ["Unsupported parameter: 'reasoning_effort'", "does not support 'system' with this model"] {
+            let message = format!("Invalid value: '{value}'. Supported values are: 'low' and 'high'.");
+            let params = Params { reasoning_effort: Some(value.to_owned()), ..Params::default() };
+            let sent = ChatRequest { params, ..chat() };
+            assert_eq!(workaround_for(&rejected(&message), &target("a"), &sent), None, "{value}");
+            assert!(
+                workaround_for(
+                    &rejected(value),
+                    &target("a"),
+                    &ChatRequest {
+                        params: Params { reasoning_effort: Some("low".into()), ..Params::default() },
+                        ..chat()
+                    }
+                )
+                .is_some(),
+                "{value}"
+            );
+        }
     }
 
     #[test]
