@@ -18,7 +18,11 @@ pub use support::error::CliError;
 pub use support::exit::Exit;
 
 use crate::{
-    model::{describe_error, environment::Environment, sanitize::sanitize_styled},
+    model::{
+        describe_error,
+        environment::Environment,
+        sanitize::{sanitize, sanitize_styled},
+    },
     term::output::write_stderr,
 };
 
@@ -144,11 +148,17 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: Environm
     if let Some(exit) = commands::completions::handle_completion_request(&arguments, &environment) {
         return exit.into();
     }
-    let exit = match parse(arguments) {
+    let exit = match parse(arguments.clone()) {
         Ok(cli) => run(cli, environment),
-        Err(error) => report_parse_error(&with_suggestions(error)),
+        Err(error) => report_parse_error(&with_suggestions(without_controls(error, &arguments))),
     };
     exit.into()
+}
+
+/// The error for the same arguments without control characters, which it quotes.
+fn without_controls(error: clap::Error, arguments: &[OsString]) -> clap::Error {
+    let clean: Vec<OsString> = arguments.iter().map(|argument| sanitize(&argument.to_string_lossy()).into()).collect();
+    if arguments == clean { error } else { parse(clean).err().unwrap_or(error) }
 }
 
 /// Parses the arguments. Short commands do not drop the definition of all commands, because dropping it takes longer than

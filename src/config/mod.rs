@@ -42,7 +42,7 @@ pub use layers::{ConfigLayers, resolve};
 pub(crate) use names::{NameKind, Names, is_valid_new_name, normalize_name, unique_name};
 pub(crate) use origin::Origins;
 pub(crate) use preset::Preset;
-pub(crate) use redact::without_secrets;
+pub(crate) use redact::{without_keys, without_secrets};
 pub(crate) use resolve::{direct_target, from_environment, resolve_config_path};
 pub(crate) use serve::{Alias, ClientConfig, ServeConfig, is_listed as is_listed_header};
 pub(crate) use settings::{Flags, ResolvedSettings, SettingSource};

@@ -10,7 +10,7 @@ use std::{
 use miette::NamedSource;
 
 use super::redact::redact;
-use crate::model::api_key::ApiKey;
+use crate::model::{api_key::ApiKey, sanitize::is_unsafe};
 
 /// The text of a config file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,11 @@ impl fmt::Debug for SourceFile {
     }
 }
 
+/// A character as messages quote it.
+fn shown(c: char) -> String {
+    if is_unsafe(c) && c != '\r' { "?".repeat(c.len_utf8()) } else { c.into() }
+}
+
 impl SourceFile {
     pub(super) fn local_span(&self, span: Range<usize>) -> Range<usize> {
         span.start.saturating_sub(self.start)..span.end.saturating_sub(self.start)
@@ -47,6 +52,8 @@ impl SourceFile {
     pub(super) fn redacted(&self) -> &(NamedSource<String>, Vec<ApiKey>) {
         self.redacted.get_or_init(|| {
             let (redacted, secrets) = redact(&self.text);
+            // A message quotes lines. The length stays, so that positions in the file are right.
+            let redacted: String = redacted.chars().map(shown).collect();
             let redacted = NamedSource::new(self.path.display().to_string(), redacted).with_language("TOML");
             (redacted, secrets.iter().map(|secret| ApiKey::new(secret)).collect())
         })

@@ -24,7 +24,7 @@ use super::{
 
 use crate::{
     engine::{CallRecord, Event, EventKind},
-    model::ModelRequest,
+    model::{ModelRequest, sanitize::escape_in_json},
     protocol::{
         CallError, Frame, FrameKind,
         openai::{
@@ -37,6 +37,8 @@ use crate::{
 /// Body of a response.
 pub(super) type Body = axum::body::Body;
 
+/// The longest Retry-After that clients get.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// Chunks whose conversion takes more memory are merged on a blocking thread.
 const BLOCKING_MERGE_BYTES: usize = 4 * 1024 * 1024;
 
@@ -48,7 +50,7 @@ const HEADER_ENCODE_SET: &AsciiSet = &CONTROLS.add(b'%');
 
 /// JSON response.
 pub(super) fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
-    response_with_body(status, JSON, Body::from(body.to_string()))
+    response_with_body(status, JSON, Body::from(escape_in_json(body.to_string())))
 }
 
 pub(super) fn response_with_body(status: StatusCode, content_type: HeaderValue, body: Body) -> Response<Body> {
@@ -232,6 +234,8 @@ pub(super) fn error_response(request_id: &str, record: &CallRecord, error: &Call
 
 /// Rounds up to whole seconds, at least 1, so that a client does not retry too early.
 fn retry_after_value(wait: Duration) -> HeaderValue {
+    // Some services name an absurd time.
+    let wait = wait.min(MAX_RETRY_AFTER);
     let rounded = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     HeaderValue::from(rounded.max(1))
 }

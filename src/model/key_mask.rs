@@ -73,13 +73,24 @@ struct Byte {
 
 /// The bytes of `text` in lower case, without blanks.
 fn visible_bytes(text: &str) -> Vec<Byte> {
-    let is_visible = |c: char| !c.is_whitespace() && !matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}');
+    let is_visible =
+        |c: char| !c.is_whitespace() && !matches!(c, '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}');
     let visible = text.char_indices().filter(|(_, c)| is_visible(*c));
     let bytes = visible.flat_map(|(start, c)| {
         let end = start + c.len_utf8();
-        text.as_bytes()[start..end].iter().map(move |value| Byte { value: value.to_ascii_lowercase(), start, end })
+        let mut utf8 = [0; 4];
+        let bytes = half_width(c).encode_utf8(&mut utf8).as_bytes().to_vec();
+        bytes.into_iter().map(move |value| Byte { value: value.to_ascii_lowercase(), start, end })
     });
     bytes.collect()
+}
+
+/// The ASCII character of one in full width.
+fn half_width(c: char) -> char {
+    match c {
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
+        c => c,
+    }
 }
 
 /// The bytes with escapes of URLs (`%2d`), JSON (`\u002d`) and HTML (`&#45;`, `&#x2d;`) decoded once.
@@ -102,6 +113,7 @@ fn escape_at(bytes: &[Byte]) -> Option<(u8, usize)> {
     let number = |digits: &[u8], radix| u32::from_str_radix(std::str::from_utf8(digits).ok()?, radix).ok();
     let (value, length) = match head.as_slice() {
         [b'%', high, low, ..] => (number(&[*high, *low], 16)?, 3),
+        [b'\\', b'/', ..] => (u32::from(b'/'), 2),
         [b'\\', b'u', a, b, c, d, ..] => (number(&[*a, *b, *c, *d], 16)?, 6),
         [b'&', b'#', rest @ ..] => {
             let length = rest.iter().position(|byte| *byte == b';')?;
@@ -240,6 +252,8 @@ mod tests {
             "sk%252DVery%252BSecret/key-42".to_owned(),
             "sk\\u002dVery+Secret/key-42".to_owned(),
             "sk&#45;Very&#x2B;Secret/key-42".to_owned(),
+            "sk-Very+Sec\u{ad}ret\\/key-42".to_owned(),
+            "ｓｋ-Ｖery+Secret/key-42".to_owned(),
             STANDARD.encode(KEY),
             URL_SAFE.encode(format!("Bearer {KEY}")),
             STANDARD_NO_PAD.encode(format!("user:{KEY}")),

@@ -207,7 +207,7 @@ pub(crate) fn is_invisible(c: char) -> bool {
 }
 
 /// Characters that text from elsewhere must not bring to a terminal.
-fn is_unsafe(c: char) -> bool {
+pub(crate) fn is_unsafe(c: char) -> bool {
     (c.is_control() && c != '\n' && c != '\t') || is_reordering(c) || is_tag(c)
 }
 

@@ -113,13 +113,19 @@ fn pipe_gets_the_answer_unchanged() {
 
 #[test]
 fn exports_have_no_control_characters() {
-    let server = ScriptedServer::with_replies(&[&answer(HOSTILE), &answer(HOSTILE)]);
+    let server = ScriptedServer::with_replies(&[answer(HOSTILE).as_str(); 5]);
     let env = hostile_env(&server);
     let report = env.path("report.csv");
     let report_path = report.to_str().expect("UTF-8 path");
     env.run(&["compare", "-m", "named,e/x", "--out", report_path, HOSTILE]).expect_exit(0);
     let text = fs::read_to_string(report).expect("a report");
     assert!(text.contains("U+202E") && forbidden(&text).is_empty(), "{text:?}");
+    for extension in ["html", "md", "json"] {
+        let report = env.path(&format!("report.{extension}"));
+        env.run(&["compare", "-m", "named", "--out", report.to_str().expect("UTF-8 path"), HOSTILE]).expect_exit(0);
+        let text = fs::read_to_string(report).expect("a report");
+        assert_eq!(forbidden(&text), "", "{extension}: {text:?}");
+    }
     let server_files = [
         ("md", &["history", "export", "--output"][..]),
         ("json", &["history", "export", "--format", "json", "--output"]),

@@ -114,7 +114,7 @@ fn decode_options(case: &Case) -> DecodeOptions {
 
 fn decode(protocol: &dyn Protocol, case: &Case, chunks: &[&[u8]]) -> Outcome {
     if !case.head.status.is_success() {
-        return Outcome { answer: Answer::default(), error: Some(protocol.decode_error(&case.head, &case.body)) };
+        return Outcome { answer: Answer::default(), error: Some(protocol.decode_error(&case.head, &case.body, b"")) };
     }
     let mut reader = ReplyReader::new(protocol.decoder(
         &ModelRequest::Chat(ChatRequest::default()),
@@ -282,7 +282,7 @@ fn model_lists_of_all_services_are_parsed() {
         let listed = if case.head.status.is_success() {
             openai().parse_models(&case.body).map(|list| list.models)
         } else {
-            Err(openai().decode_error(&case.head, &case.body))
+            Err(openai().decode_error(&case.head, &case.body, b""))
         };
         let want = case.expected["models"]
             .as_array()

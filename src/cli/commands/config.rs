@@ -133,7 +133,7 @@ fn migrate(args: &MigrateArgs, context: &Context) -> Result<Exit, CliError> {
     let renamed_keys = transaction.config()?.renamed_keys;
     let text = replace_renamed_keys(transaction.original(), &renamed_keys);
     if args.dry_run {
-        Streams::stdout().write(&mut Output::data(text))?;
+        Streams::stdout().write(&mut Output::data(config::without_keys(&text)))?;
         return Ok(Exit::Ok);
     }
     if renamed_keys.is_empty() {

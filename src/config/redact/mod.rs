@@ -35,6 +35,12 @@ pub(super) fn redact(text: &str) -> (String, Vec<String>) {
     (redacted, secrets)
 }
 
+/// `text` of a config with asterisks in place of its secrets.
+#[must_use]
+pub(crate) fn without_keys(text: &str) -> String {
+    redact(text).0
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Instant;

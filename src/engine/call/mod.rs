@@ -367,8 +367,11 @@ impl CallTask {
         let context = RetryContext {
             has_available_candidates: self.remaining_candidates() > 0,
             has_more_keys,
-            // A probe is a single request.
-            may_retry_same: self.budget.may_retry() && candidate.probe.is_none() && !self.became_unavailable(candidate),
+            // A probe is a single request, and so is one to a restricted candidate.
+            may_retry_same: self.budget.may_retry()
+                && candidate.probe.is_none()
+                && candidate.restricted_guard.is_none()
+                && !self.became_unavailable(candidate),
             is_gateway: candidate.target.endpoint.gateway,
             is_unsafe_to_repeat: self.is_unsafe_to_repeat,
             on_filter: self.call.on_filter,

@@ -137,7 +137,7 @@ impl CallTask {
             match Health::restricted_turn(&self.engine, &candidate.target, &candidate.health_keys) {
                 RestrictedTurn::Send(guard, key_index) => {
                     self.queue.restricted.remove(index);
-                    return Ok(Candidate { _restricted: Some(Arc::new(guard)), key_index, ..candidate });
+                    return Ok(Candidate { restricted_guard: Some(Arc::new(guard)), key_index, ..candidate });
                 }
                 RestrictedTurn::WaitUntil(until, error) => {
                     self.remember(error);
@@ -191,7 +191,7 @@ impl CallTask {
     /// Keeps a candidate that failed with an error that may pass, for a further attempt.
     pub(super) fn keep_for_further_attempt(&mut self, candidate: Candidate, error: &CallError) {
         if is_transient(error) {
-            self.failed.push(Candidate { probe: None, _restricted: None, key_index: None, ..candidate });
+            self.failed.push(Candidate { probe: None, restricted_guard: None, key_index: None, ..candidate });
         }
     }
 
@@ -243,7 +243,7 @@ impl CallTask {
             Ok(candidate) => Some(candidate),
             Err(candidate) => match Health::restricted_turn(&engine, &candidate.target, &candidate.health_keys) {
                 RestrictedTurn::Send(guard, key_index) => {
-                    Some(Candidate { _restricted: Some(Arc::new(guard)), key_index, ..candidate })
+                    Some(Candidate { restricted_guard: Some(Arc::new(guard)), key_index, ..candidate })
                 }
                 _ => None,
             },

@@ -26,14 +26,14 @@ pub(super) struct Candidate {
     /// The half-open probe, if this request is one.
     pub(super) probe: Option<Arc<Probe>>,
     /// Counts the request, if it is sent although the candidate is restricted.
-    pub(super) _restricted: Option<Arc<RestrictedGuard>>,
+    pub(super) restricted_guard: Option<Arc<RestrictedGuard>>,
     /// The only key to use; `None`: any.
     pub(super) key_index: Option<usize>,
 }
 
 impl Candidate {
     fn new(target: Arc<Target>, health_keys: Arc<TargetHealthKeys>) -> Self {
-        Self { target, health_keys, probe: None, _restricted: None, key_index: None }
+        Self { target, health_keys, probe: None, restricted_guard: None, key_index: None }
     }
 }
 

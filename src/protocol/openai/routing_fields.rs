@@ -6,17 +6,23 @@
 use crate::{model::RawRequest, protocol::framing::json_splice::RawObject};
 
 /// Names of fields, sorted.
-const NAMES: [&str; 42] = [
+const NAMES: [&str; 57] = [
     "api_base",
     "api_key",
+    "api_url",
     "api_version",
+    "apibase",
+    "apikey",
     "base_model",
     "base_url",
+    "baseurl",
+    "compound_custom",
     "config",
     "content_policy_fallbacks",
     "context_window_fallback_dict",
     "context_window_fallbacks",
     "custom_llm_provider",
+    "data_sources",
     "default_fallbacks",
     "default_headers",
     "deployment",
@@ -32,14 +38,22 @@ const NAMES: [&str; 42] = [
     "fallbacks",
     "headers",
     "host",
+    "kv_transfer_params",
     "litellm_credential_name",
+    "litellm_metadata",
     "litellm_params",
+    "llm_provider",
+    "lora",
+    "lora_path",
     "model_info",
     "model_list",
     "models",
+    "openai_api_base",
+    "openai_api_key",
     "organization",
     "plugins",
     "preset",
+    "prompt_id",
     "provider",
     "provider_options",
     "provideroptions",
@@ -48,11 +62,12 @@ const NAMES: [&str; 42] = [
     "router",
     "router_settings_override",
     "specific_deployment",
+    "tags",
     "user_config",
 ];
 
 /// Starts of names: the address and account of a cloud.
-const PREFIXES: [&str; 4] = ["aws_", "azure_", "vertex_", "watsonx_"];
+const PREFIXES: [&str; 5] = ["aws_", "azure_", "tensorzero::", "vertex_", "watsonx_"];
 
 fn is_routing_field(name: &str) -> bool {
     // Servers written in Go ignore case in names, also that of letters such as `ſ`.

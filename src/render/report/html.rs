@@ -13,7 +13,7 @@ use super::{Report, ReportCall, chart, escape::escape_html};
 use crate::{
     model::{
         plural,
-        sanitize::{one_line, truncate_chars},
+        sanitize::{one_line, sanitize, truncate_chars},
     },
     render::{
         diff,
@@ -33,7 +33,7 @@ pub(super) fn page(report: &Report) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"referrer\" content=\"no-referrer\">\n\
          <title>Comparison: {}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n",
-        escape_html(&shorten_prompt(&report.prompt))
+        escape_html(&shorten_prompt(&sanitize(&report.prompt)))
     );
     write_header(report, &mut out);
     write_table(report, &mut out);
@@ -74,10 +74,14 @@ fn write_header(report: &Report, out: &mut String) {
         let _ = writeln!(
             out,
             "<blockquote class=\"prompt\" dir=\"auto\"><b>system prompt</b> {}</blockquote>",
-            escape_html(system)
+            escape_html(&sanitize(system))
         );
     }
-    let _ = writeln!(out, "<blockquote class=\"prompt\" dir=\"auto\">{}</blockquote>", escape_html(&report.prompt));
+    let _ = writeln!(
+        out,
+        "<blockquote class=\"prompt\" dir=\"auto\">{}</blockquote>",
+        escape_html(&sanitize(&report.prompt))
+    );
 }
 
 /// The CSS class of a state.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Report;
 use crate::{
-    model::sanitize::one_line,
+    model::sanitize::{one_line, sanitize},
     render::{
         diff,
         metrics::{COLUMNS, is_right_aligned},
@@ -16,7 +16,7 @@ pub(super) fn page(report: &Report) -> String {
     if let Some(system) = &report.system_prompt {
         let _ = write!(out, "*{}*\n\n", one_line(system));
     }
-    for line in report.prompt.lines() {
+    for line in sanitize(&report.prompt).lines() {
         let _ = writeln!(out, "> {line}");
     }
     let (names, delimiters) = (COLUMNS.map(|name| name.trim_start_matches('>')), COLUMNS.map(column_delimiter));
