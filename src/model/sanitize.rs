@@ -163,8 +163,10 @@ fn style_length(text: &str) -> usize {
 /// does not change the value.
 #[must_use]
 pub fn escape_in_json(json: String) -> String {
-    // JSON has line feeds only between its tokens.
-    if !json.chars().any(is_unsafe) {
+    // In JSON, control characters below U+0020 are escaped already, and line feeds are only between its tokens. This test
+    // is fast, since each line of a log needs it.
+    let is_plain = json.is_ascii() && memchr::memchr(0x7f, json.as_bytes()).is_none();
+    if is_plain || !json.chars().any(is_unsafe) {
         return json;
     }
     let mut out = String::with_capacity(json.len() + 16);
