@@ -282,6 +282,8 @@ pub struct RequestSummary {
     pub has_tools: bool,
     /// Whether processing it twice has an effect beyond the cost of an answer.
     pub is_unsafe_to_repeat: bool,
+    /// Whether the client asks for a stream without usage.
+    pub declines_usage: bool,
     /// What related requests have in common.
     pub affinity_key: String,
 }

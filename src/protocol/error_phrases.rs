@@ -140,6 +140,7 @@ pub(super) const FILTER: &[&str] = &[
     "sensitivecontentdetected",
     "sensitive information",
     "content exists risk",
+    "input was flagged",
     "敏感内容",
     "审核不通过",
     "usage policy",

@@ -460,3 +460,16 @@ async fn fields_that_choose_models_are_removed_for_clients_that_may_use_some() {
         assert_eq!((&sent["model"], &sent["user"]), (&json!("upstream-one"), &json!("u")));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn usage_is_awaited_only_if_it_was_asked_for() {
+    let reply = || MockResponse::Chunks(vec![(NO_DELAY, HELLO), (NO_DELAY, STOP), (3600 * SECOND, DONE)]);
+    let fixture = TestGateway::new("", [reply(), reply()]).await;
+    for (option, seconds) in [("", 10), (",\"stream_options\":{\"include_usage\":false}", 1)] {
+        let body = chat("one", true).replace("\"stream\":true", &format!("\"stream\":true{option}"));
+        let start = tokio::time::Instant::now();
+        let text = read_text(fixture.post("/v1/chat/completions", &[], body).await).await;
+        assert!(text.ends_with(DONE), "{text}");
+        assert_eq!(start.elapsed().as_secs(), seconds, "{option}");
+    }
+}

@@ -93,7 +93,8 @@ impl Protocol for OpenAiChat {
             ModelRequest::Chat(_) => !is_omitted,
             ModelRequest::Opaque(opaque) => opaque.operation == Operation::Completions && !is_omitted,
         };
-        is_asked && request.is_streaming() && !target.endpoint.no_stream_options
+        let is_declined = request.raw_request().is_some_and(|raw_request| raw_request.summary.declines_usage);
+        is_asked && !is_declined && request.is_streaming() && !target.endpoint.no_stream_options
     }
 
     fn decode_error(&self, head: &ResponseHead, body: &[u8], request: &[u8]) -> CallError {

@@ -124,6 +124,7 @@ pub fn parse_chat(body: &Bytes) -> Result<ParsedRequest, ParseError> {
             || request.store.0.0
             || request.web_search_options.0.0
             || request.modalities.0.has_other_than_text,
+        declines_usage: declines_usage(&request.stream_options),
         affinity_key: session.map_or_else(|| messages.affinity_key(), |text| affinity_start(text.as_str()).to_owned()),
     };
     let chat = ChatRequest {
@@ -172,9 +173,11 @@ pub fn parse_opaque(operation: Operation, body: &Bytes) -> Result<ParsedRequest,
     }
     let request: OpaqueFields<'_> = deserialize(body)?;
     let (model, stream) = (require_model(request.model)?, request.stream.unwrap_or(false));
+    let declines_usage = declines_usage(&request.stream_options);
     let include_usage = includes_usage(request.stream_options);
     let start = String::from_utf8_lossy(&body[..body.len().min(OPAQUE_AFFINITY_BYTES)]).into_owned();
     let summary = RequestSummary {
+        declines_usage,
         affinity_key: start,
         is_unsafe_to_repeat: operation == Operation::Images,
         ..RequestSummary::default()
@@ -215,6 +218,10 @@ fn require_model(model: LenientString<'_>) -> Result<String, ParseError> {
         model if model.is_empty() => Err(ParseError::new("missing field `model`", Some("model"))),
         model => Ok(model),
     }
+}
+
+fn declines_usage(options: &LenientObject<StreamOptions>) -> bool {
+    options.0.as_ref().is_some_and(|options| options.include_usage == Some(false))
 }
 
 fn includes_usage(options: LenientObject<StreamOptions>) -> bool {
