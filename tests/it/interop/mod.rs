@@ -93,8 +93,9 @@ fn aimock_errors_have_the_expected_classes() {
     ask("ctx", &[]).expect_exit(5).expect_stderr(&["context 400", "maximum context length"]);
     let incomplete = ask("cutoff", &[]).expect_exit(8).expect_stderr(&["incomplete"]).json();
     assert!(incomplete["content"].as_str().is_some_and(|text| text.starts_with("this ")), "{incomplete}");
-    // 429 with Retry-After: 2, then an answer: the request waits, because there is no other candidate.
-    let retried = ask("ratelimit", &[]).expect_exit(0).expect_stderr(&["retrying in 2.0 s"]).json();
+    // 429 with Retry-After: 2, then an answer: the request waits that long, and up to a fifth more, because there is no
+    // other candidate.
+    let retried = ask("ratelimit", &[]).expect_exit(0).expect_stderr(&["retrying in 2."]).json();
     assert_eq!(retried["content"], "ok after retry");
     assert_eq!(retried["attempts"][0]["class"], "rate");
     ask_json(&env, "bad-aimock/gpt-4o", &[], "hello").expect_exit(4).expect_stderr(&["auth 401"]);
