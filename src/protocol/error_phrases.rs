@@ -1,7 +1,7 @@
 //! The wordings by which services name the cause of an error, for each class.
 //!
-//! The status alone says little: services tell a used-up account with 400, 403 or 429, and a rate limit with 413. Each
-//! phrase is part of a body in `tests/fixtures/errors/`, which names its public source. Phrases are lowercase.
+//! The status alone says little: services tell a used-up account with 400, 403 or 429, and a rate limit with 413. Most
+//! phrases are from the bodies in `tests/fixtures/errors/`, which name their public sources. Phrases are lowercase.
 
 /// A limit of requests or tokens in a time, or of requests at the same time.
 pub(super) const RATE: &[&str] = &[
