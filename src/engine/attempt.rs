@@ -261,7 +261,7 @@ impl Attempt {
         listed.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
-    /// Reads further. Cancel safe: dropping the future loses no data.
+    /// Reads further. Not cancel safe: decoded deltas wait for memory, and dropping the future loses them.
     pub async fn next(&mut self) -> Result<Step, CallError> {
         if let Some(end) = self.pending_end.take() {
             return end.map(Step::Done);

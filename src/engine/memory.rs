@@ -271,7 +271,7 @@ impl AnswerMemory {
         if held.bytes.load(Relaxed) + bytes > budget.limit_for_answers() {
             return Err(MemoryFull);
         }
-        let give_up = Instant::now() + WAIT;
+        let (give_up, mut end) = (Instant::now() + WAIT, Instant::now() + END_TIME);
         loop {
             let freed = budget.0.freed.notified();
             pin!(freed);
@@ -285,15 +285,14 @@ impl AnswerMemory {
             if !budget.is_freeing() && !budget.end_largest(held) {
                 return Err(MemoryFull);
             }
-            let end = give_up.min(Instant::now() + END_TIME);
-            let must_end = self.has_to_end();
             tokio::select! {
                 () = freed => {}
-                () = must_end => return Err(MemoryFull),
+                () = self.has_to_end() => return Err(MemoryFull),
                 () = sleep_until(end) => {
-                    if end == give_up || !budget.end_largest(held) {
+                    if end >= give_up || !budget.end_largest(held) {
                         return Err(MemoryFull);
                     }
+                    end += END_TIME;
                 }
             }
         }

@@ -44,8 +44,8 @@ const BACKLOG: u32 = 4096;
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Interval of checks for idle connections while a client waits for one.
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
-/// Time for the answer to a refused connection.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for the answer to a rejected connection.
+const REJECTION_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Gateway {
     /// Serves up to `max_connections` connections of `listener` on the threads of `workers` until `stop` resolves. Then
@@ -157,7 +157,7 @@ impl Gateway {
         let (tls, max) = (current.tls.clone(), current.config.serve.max_connections_per_address);
         drop(current);
         let Some(connection) = self.connections.open(address, max) else {
-            return self.refuse(socket, tls.is_none(), address).await;
+            return self.reject_connection(socket, tls.is_none(), address).await;
         };
         let activity = Arc::clone(&connection.activity);
         let limits = self.deps.limits;
@@ -178,13 +178,13 @@ impl Gateway {
         }
     }
 
-    /// Refuses a connection of an address that has too many.
-    async fn refuse(&self, mut socket: TcpStream, is_plain: bool, address: IpAddr) {
+    /// Rejects a connection of an address that has too many.
+    async fn reject_connection(&self, mut socket: TcpStream, is_plain: bool, address: IpAddr) {
         let max = self.current().config.serve.max_connections_per_address.unwrap_or_default();
         if self.connections.is_message_due("address") {
             let count = plural(max, "connection");
             let text =
-                format!("{address} has {count}, as many as max_connections_per_address allows; more are refused");
+                format!("{address} has {count}, as many as max_connections_per_address allows; more are rejected");
             self.deps.log.event("connection-limit", &text);
         }
         // The handshake of TLS would cost more than the connection.
@@ -196,7 +196,7 @@ impl Gateway {
                 // Closing a connection before its request is read would discard the answer.
                 socket.read_buf(&mut Vec::with_capacity(MIN_BUFFER_BYTES)).await
             };
-            let _ = timeout(REFUSAL_TIMEOUT, answer).await;
+            let _ = timeout(REJECTION_TIMEOUT, answer).await;
         }
     }
 }

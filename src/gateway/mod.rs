@@ -9,6 +9,7 @@
 //! metrics and the stored row of a request are all made from its one `CallRecord`.
 
 use std::{
+    convert::Infallible,
     net::IpAddr,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -244,7 +245,7 @@ impl Gateway {
     }
 
     /// Gives the memory of large requests and answers back to the system; never returns.
-    pub async fn return_freed_memory(&self) {
+    pub async fn return_freed_memory(&self) -> Infallible {
         let mut is_due = false;
         loop {
             tokio::time::sleep(MEMORY_RETURN_INTERVAL).await;

@@ -39,7 +39,7 @@ pub(super) const MAX_NAME_BYTES: usize = 512;
 const REQUEST_BYTES: usize = 16 * 1024;
 
 /// Where a client finds the names of models.
-const LIST_HINT: &str = "GET /v1/models lists the available models";
+pub(super) const LIST_HINT: &str = "GET /v1/models lists the available models";
 
 /// Bodies larger than this are parsed on a blocking thread.
 const BLOCKING_PARSE_BYTES: usize = 256 * 1024;

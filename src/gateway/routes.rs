@@ -13,7 +13,7 @@ use hyper_util::service::TowerToHyperService;
 
 use super::{
     ConfigGeneration, Gateway, cors, paths,
-    prepare::{MAX_NAME_BYTES, prepare},
+    prepare::{LIST_HINT, MAX_NAME_BYTES, prepare},
     rejection::Rejection,
     request_context::{ConnInfo, RequestContext},
     response::{self, Body, insert_request_id},
@@ -214,7 +214,7 @@ async fn model(
     if let Some(entry) = entry {
         return response::json_response(StatusCode::OK, &entry);
     }
-    let hint = "GET /v1/models lists the available models".to_owned();
+    let hint = LIST_HINT.to_owned();
     let context = RequestContext { client: client.map(|client| client.name), ..RequestContext::new(MODELS, &headers) };
     gateway.reject(&context, &Rejection::UnknownModel { model: id, hint })
 }

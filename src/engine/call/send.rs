@@ -108,8 +108,6 @@ impl CallTask {
     /// Runs and records one attempt. If it was hedged, the answer may be that of the second request.
     pub(super) async fn run_attempt(&mut self, spec: AttemptSpec) -> Result<Completion, CallError> {
         self.accumulator().begin_attempt(&spec.candidate.target, Instant::now());
-        // The consumer has discarded the output of the last attempt.
-        self.held_output = self.call.memory.new_part();
         let (attempt, start) = self.start_attempt(spec).await;
         let (result, info) = match start {
             Ok(started) => {

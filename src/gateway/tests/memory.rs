@@ -44,8 +44,10 @@ async fn largest_held_answer_ends_and_other_clients_are_served() {
         tokio::time::timeout(SECOND, fixture.post("/v1/chat/completions", headers, chat("one", stream)))
     };
     let responses = futures_util::future::join_all([held(true), held(true), held(false), held(false)]).await;
+    // The others may have to end, too, since events are held as they came and as text.
+    let has_ended: Vec<bool> = responses.iter().map(Result::is_ok).collect();
+    assert!(has_ended[1] && !has_ended[2], "the largest answer ends, and the smallest does not: {has_ended:?}");
     let (ended, unfinished): (Vec<_>, Vec<_>) = responses.into_iter().partition(Result::is_ok);
-    assert!(!ended.is_empty() && !unfinished.is_empty(), "{} of 4 have ended", ended.len());
     for response in ended.into_iter().flatten() {
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()["retry-after"], "1");

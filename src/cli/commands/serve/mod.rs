@@ -2,7 +2,7 @@
 //!
 //! Handles what surrounds the gateway: the listening address, config reloads, signals, log output and the record.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::net::TcpListener;
@@ -172,14 +172,14 @@ async fn serve(
         // Both branches receive every signal. The second-signal branch is polled first: it sees the first signal while
         // the gateway is not stopping yet, and so does not take it for the second one.
         biased;
-        () = end_at_second_signal(&gateway) => 0,
+        never = end_at_second_signal(&gateway) => match never {},
         unfinished = serving => unfinished,
-        () = save_health_periodically(&engine, &log) => 0,
-        () = gateway.return_freed_memory() => 0,
+        never = save_health_periodically(&engine, &log) => match never {},
+        never = gateway.return_freed_memory() => match never {},
     };
     if unfinished > 0 {
-        let requests = plural(unfinished, "request");
-        log.event("aborted", &format!("{requests} did not end in time, and got an error"));
+        let connections = plural(unfinished, "connection");
+        log.event("aborted", &format!("{connections} did not end in time; requests in flight got an error"));
     }
     // Limited in time, so that a blocked disk cannot prevent the exit.
     run_with_timeout(move || gateway.close());
@@ -190,7 +190,7 @@ async fn serve(
 }
 
 /// Saves the health file at intervals, for other processes and the next start; never returns.
-async fn save_health_periodically(engine: &Engine, log: &Log) {
+async fn save_health_periodically(engine: &Engine, log: &Log) -> Infallible {
     loop {
         tokio::time::sleep(HEALTH_SAVE_INTERVAL).await;
         save_health(engine, log);
@@ -204,7 +204,7 @@ fn save_health(engine: &Engine, log: &Log) {
 }
 
 /// Ends the requests in flight at the second stop signal; never returns.
-async fn end_at_second_signal(gateway: &Gateway) {
+async fn end_at_second_signal(gateway: &Gateway) -> Infallible {
     let Ok(mut signals) = ServerSignals::listen() else { return std::future::pending().await };
     loop {
         if signals.next().await == ServerSignal::Stop && gateway.is_stopping() {
