@@ -44,7 +44,7 @@ pub(crate) use origin::Origins;
 pub(crate) use preset::Preset;
 pub(crate) use redact::{without_keys, without_secrets};
 pub(crate) use resolve::{direct_target, from_environment, resolve_config_path};
-pub(crate) use serve::{Alias, ClientConfig, ServeConfig, is_listed as is_listed_header};
+pub(crate) use serve::{Alias, ClientConfig, ServeConfig, listed_headers};
 pub(crate) use settings::{Flags, ResolvedSettings, SettingSource};
 pub use show::{config_toml, config_toml_with_origins};
 pub use source::ConfigText;

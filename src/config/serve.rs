@@ -85,8 +85,14 @@ impl Default for ServeConfig {
 }
 
 /// Whether a header has a name of the list, in lowercase; a name in the list may end in `*`.
-pub(crate) fn is_listed(names: &[String], header: &str) -> bool {
+fn is_listed(names: &[String], header: &str) -> bool {
     names.iter().any(|name| matches_name(name, header))
+}
+
+/// The headers with names of the list.
+pub(crate) fn listed_headers(headers: &http::HeaderMap, names: &[String]) -> http::HeaderMap {
+    let listed = headers.iter().filter(|(name, _)| is_listed(names, name.as_str()));
+    listed.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Whether `pattern`, which may end in `*`, matches the name of a header.

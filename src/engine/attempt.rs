@@ -10,27 +10,30 @@ use futures_util::{
     StreamExt,
     future::{Either, select},
 };
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 use tokio::time::{Instant, timeout};
 
 use crate::{
     engine::{
+        attempt_error::{
+            answer_size_error, encode_error, mask_error, memory_error, redirect_error, timeout_error, transport_error,
+            without_secrets,
+        },
+        credentials::Credentials,
         memory::{AnswerMemory, AnswerPart, MemoryFull},
         stop_tolerant::wait_for,
     },
     model::{
         Delta, DeltaKind, ErrorClass, FinishReason, ModelRequest,
-        api_key::ApiKey,
         endpoint::{ConnectOptions, Timeouts},
         target::Target,
     },
     protocol::{
-        CallError, EncodeError, Flow, Protocol, ResponseHead, RetryAfter, ServerKind, StreamEnd, StreamOutcome,
-        protocol_of,
+        CallError, Flow, Protocol, ResponseHead, ServerKind, StreamEnd, StreamOutcome, protocol_of,
         reply_reader::{DecodedBatch, ReplyReader},
     },
     routing::policies::TimeoutPolicy,
-    transport::{ByteStream, Transport, TransportError, TransportErrorKind, UnsafeToRepeat},
+    transport::{ByteStream, Transport, TransportError, UnsafeToRepeat},
 };
 
 /// How long to wait for further text after the answer is complete; restarts whenever some arrives.
@@ -43,30 +46,6 @@ const RESERVED_BYTES: usize = 64 * 1024;
 const MAX_ERROR_BODY_BYTES: usize = 64 * 1024;
 /// How long to read an error body.
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The resolved secrets of one request.
-#[derive(Clone, Debug, Default)]
-pub struct Credentials {
-    /// The API key; `None`: the endpoint needs none.
-    pub key: Option<ApiKey>,
-    /// Additional headers.
-    pub headers: Vec<(HeaderName, ApiKey)>,
-    /// Secret parts of the URL itself.
-    pub url_secrets: Vec<ApiKey>,
-}
-
-impl Credentials {
-    /// Masks these secrets in `text`: services quote keys in their errors.
-    #[must_use]
-    pub fn masked_in(&self, text: &str) -> String {
-        let headers = self.headers.iter().map(|(_, value)| value);
-        let secrets = self.key.iter().chain(headers).chain(&self.url_secrets);
-        secrets.fold(text.to_owned(), |text, secret| {
-            let text = secret.redact_in(&text);
-            secret.without_scheme().map_or(text.clone(), |bare_secret| bare_secret.redact_in(&text))
-        })
-    }
-}
 
 /// The timeouts of one attempt.
 #[derive(Clone, Copy, Debug)]
@@ -253,12 +232,14 @@ impl Attempt {
     /// left out.
     #[must_use]
     pub fn listed_headers(&self, names: &[String]) -> HeaderMap {
-        let is_listed = |(name, value): &(&HeaderName, &http::HeaderValue)| {
-            let text = String::from_utf8_lossy(value.as_bytes());
-            crate::config::is_listed_header(names, name.as_str()) && self.credentials.masked_in(&text) == text
-        };
-        let listed = self.headers.iter().filter(is_listed);
-        listed.map(|(name, value)| (name.clone(), value.clone())).collect()
+        crate::config::listed_headers(&without_secrets(Arc::clone(&self.headers), &self.credentials), names)
+    }
+
+    /// The finish reason, if only the usage of the answer may be missing.
+    #[must_use]
+    pub fn finish_reason(&self) -> Option<FinishReason> {
+        self.complete_since?;
+        self.reader.finish_reason()
     }
 
     /// Reads further. Not cancel safe: decoded deltas wait for memory, and dropping the future loses them.
@@ -401,23 +382,6 @@ impl Attempt {
     }
 }
 
-/// The error of an answer that is larger than `max_bytes`.
-pub(crate) fn answer_size_error(max_bytes: usize) -> CallError {
-    let message = format!("the answer is longer than {} MiB", max_bytes / 1024 / 1024);
-    let hint = Some("raise max_answer_mb in the config".to_owned());
-    CallError { hint, ..CallError::new(ErrorClass::Incomplete, message) }
-}
-
-/// Converts the error of an answer for which no memory is left. The request is not repeated, which would need more.
-pub(crate) fn memory_error(full: MemoryFull) -> CallError {
-    CallError {
-        should_retry: Some(false),
-        retry_after: Some(RetryAfter::after(Duration::from_secs(1))),
-        hint: Some("raise memory_mb under [serve]".to_owned()),
-        ..CallError::from_source(ErrorClass::LocalLimit, full)
-    }
-}
-
 /// Whether client and target use the same protocol, so that frames can be passed through.
 fn same_protocol(request: &ModelRequest, target: &Target) -> bool {
     request.raw_request().is_some_and(|raw_request| raw_request.protocol == target.endpoint.protocol)
@@ -443,16 +407,6 @@ fn build_request(
     Ok(request)
 }
 
-/// Converts the error of a request that cannot be encoded.
-pub(crate) fn encode_error(error: EncodeError) -> CallError {
-    let class = match error {
-        EncodeError::Key { .. } => ErrorClass::Auth,
-        EncodeError::Body(_) => ErrorClass::Request,
-        EncodeError::Request { .. } => ErrorClass::LocalLimit,
-    };
-    CallError::from_source(class, error)
-}
-
 /// Adds the headers configured for the endpoint, which override ours.
 pub fn add_headers(request: &mut http::Request<Bytes>, credentials: &Credentials) -> Result<(), CallError> {
     for (name, value) in &credentials.headers {
@@ -464,57 +418,6 @@ pub fn add_headers(request: &mut http::Request<Bytes>, credentials: &Credentials
         request.headers_mut().insert(name.clone(), value);
     }
     Ok(())
-}
-
-/// Masks secrets in every text of `error`: services quote them in codes, ids and headers, too.
-pub(crate) fn mask_error(error: CallError, credentials: &Credentials) -> CallError {
-    let mask = |text: Option<String>| text.map(|text| credentials.masked_in(&text));
-    CallError {
-        message: credentials.masked_in(&error.message),
-        code: mask(error.code),
-        param: mask(error.param),
-        hint: mask(error.hint),
-        request_id: mask(error.request_id),
-        source: error.source.map(|source| source.masked(|text| credentials.masked_in(text))),
-        retry_after: error.retry_after.map(|after| RetryAfter { raw: credentials.masked_in(&after.raw), ..after }),
-        ..error
-    }
-}
-
-fn timeout_error(waited: Duration) -> CallError {
-    CallError::new(ErrorClass::Timeout, format!("no answer within {:.1} s", waited.as_secs_f64()))
-}
-
-fn redirect_error(error: CallError, head: &ResponseHead) -> CallError {
-    let location = head.header("location").and_then(|location| url::Url::parse(location).ok());
-    let location = location.map(|url| crate::model::api_key::redact_url(&url));
-    let hint = match location {
-        Some(_) => "if you trust that address, set it as base_url",
-        None => "the service named no address; check base_url",
-    };
-    let (status, location) = (head.status, location.as_deref().unwrap_or("another address"));
-    CallError {
-        message: format!("{status}: redirect to {location} not followed; the prompt was not sent there"),
-        hint: Some(hint.into()),
-        ..error
-    }
-}
-
-/// Converts a transport error to the error of a call.
-pub(crate) fn transport_error(error: TransportError, after_output: bool) -> CallError {
-    let class = match error.kind {
-        _ if after_output => ErrorClass::Incomplete,
-        TransportErrorKind::Refused
-        | TransportErrorKind::Dns
-        | TransportErrorKind::Tls
-        | TransportErrorKind::Connect => ErrorClass::Connect,
-        TransportErrorKind::Reset => ErrorClass::Reset,
-        TransportErrorKind::Malformed => ErrorClass::InvalidResponse,
-        TransportErrorKind::Local => ErrorClass::LocalLimit,
-    };
-    // A retry helps after a short failure, but not with an unknown host name or an invalid certificate.
-    let should_retry = matches!(error.kind, TransportErrorKind::Dns | TransportErrorKind::Tls).then_some(false);
-    CallError { should_retry, ..CallError::from_source(class, error) }
 }
 
 /// Reads the start of an error body, within the time limit.
@@ -532,33 +435,4 @@ async fn read_error_body(body: &mut ByteStream, limit: Duration) -> Vec<u8> {
     // After a timeout, what was read so far is enough for a message.
     let _ = timeout(ERROR_BODY_TIMEOUT.min(limit), read).await;
     bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cause_that_quotes_a_secret_is_masked() {
-        let credentials = Credentials { key: Some(ApiKey::new("sk-the-key")), ..Credentials::default() };
-        let cause = |text: &str| {
-            let error = transport_error(TransportError::new(TransportErrorKind::Reset, text), false);
-            mask_error(error, &credentials).source.expect("a cause")
-        };
-        let masked = cause("bad header sk-the-key");
-        assert!(!format!("{masked} {masked:?}").contains("sk-the-key"), "{masked:?}");
-        assert!(cause("connection reset").downcast_ref::<TransportError>().is_some(), "nothing to mask");
-    }
-
-    #[test]
-    fn header_value_quoted_without_its_scheme_is_masked() {
-        let header = (http::header::AUTHORIZATION, ApiKey::new("Bearer sk-in-a-header"));
-        let credentials = Credentials {
-            key: Some(ApiKey::new("sk-the-key")),
-            headers: vec![header],
-            url_secrets: vec![ApiKey::new("in-the-address")],
-        };
-        let quoted = credentials.masked_in("sk-in-a-header, Bearer sk-in-a-header, sk-the-key, in-the-address");
-        assert_eq!(quoted, "[redacted], [redacted], [redacted], [redacted]");
-    }
 }

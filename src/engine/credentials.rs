@@ -4,11 +4,11 @@
 
 use std::collections::HashMap;
 
+use http::HeaderName;
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 
 use crate::{
-    engine::attempt::Credentials,
     model::{
         ErrorClass,
         api_key::{ApiKey, KeySource},
@@ -18,6 +18,30 @@ use crate::{
     routing::backoff::random_index,
     transport::keys::{KeyError, KeyRing},
 };
+
+/// The resolved secrets of one request.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// The API key; `None`: the endpoint needs none.
+    pub key: Option<ApiKey>,
+    /// Additional headers.
+    pub headers: Vec<(HeaderName, ApiKey)>,
+    /// Secret parts of the URL itself.
+    pub url_secrets: Vec<ApiKey>,
+}
+
+impl Credentials {
+    /// Masks these secrets in `text`: services quote keys in their errors.
+    #[must_use]
+    pub fn masked_in(&self, text: &str) -> String {
+        let headers = self.headers.iter().map(|(_, value)| value);
+        let secrets = self.key.iter().chain(headers).chain(&self.url_secrets);
+        secrets.fold(text.to_owned(), |text, secret| {
+            let text = secret.redact_in(&text);
+            secret.without_scheme().map_or(text.clone(), |bare_secret| bare_secret.redact_in(&text))
+        })
+    }
+}
 
 /// The position of the key rotation, by endpoint.
 #[derive(Debug, Default)]
@@ -76,4 +100,21 @@ fn url_secrets(url: &url::Url) -> Vec<ApiKey> {
 fn key_error(error: KeyError, endpoint: &Endpoint) -> CallError {
     let (message, hint) = (format!("no key for endpoint \"{}\": {error}", endpoint.name), error.hint());
     CallError { hint, ..CallError::new(ErrorClass::Auth, message).caused_by(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_value_quoted_without_its_scheme_is_masked() {
+        let header = (http::header::AUTHORIZATION, ApiKey::new("Bearer sk-in-a-header"));
+        let credentials = Credentials {
+            key: Some(ApiKey::new("sk-the-key")),
+            headers: vec![header],
+            url_secrets: vec![ApiKey::new("in-the-address")],
+        };
+        let quoted = credentials.masked_in("sk-in-a-header, Bearer sk-in-a-header, sk-the-key, in-the-address");
+        assert_eq!(quoted, "[redacted], [redacted], [redacted], [redacted]");
+    }
 }

@@ -10,7 +10,11 @@ use url::Url;
 use super::{Engine, credentials::resolve_credentials};
 use crate::{
     config::direct_target,
-    engine::attempt::{Credentials, add_headers, encode_error, mask_error, transport_error},
+    engine::{
+        attempt::add_headers,
+        attempt_error::{encode_error, mask_error, transport_error},
+        credentials::Credentials,
+    },
     model::{
         ErrorClass,
         endpoint::{ConnectOptions, Endpoint},

@@ -25,8 +25,9 @@ use parking_lot::Mutex;
 
 mod accumulated_answer;
 pub mod attempt;
+pub(crate) mod attempt_error;
 mod call;
-mod credentials;
+pub mod credentials;
 pub mod event;
 mod fetch;
 mod health;

@@ -8,7 +8,11 @@ use tokio::time::timeout;
 use super::{Engine, credentials::resolve_credentials};
 use crate::{
     config::direct_target,
-    engine::attempt::{Credentials, add_headers, encode_error, mask_error, transport_error},
+    engine::{
+        attempt::add_headers,
+        attempt_error::{encode_error, mask_error, transport_error},
+        credentials::Credentials,
+    },
     model::{
         ErrorClass,
         api_key::KeySource,

@@ -13,10 +13,10 @@ use std::{
     time::Duration,
 };
 
-use hyper::service::service_fn;
+use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream, lookup_host},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::{JoinError, JoinSet},
@@ -27,8 +27,7 @@ use super::{
     Gateway, Workers,
     connections::{Activity, BusyBody},
     phase::Phase,
-    rejection::Rejection,
-    request_context::{ConnInfo, RequestContext},
+    request_context::ConnInfo,
     routes::Routers,
     upload::{self, UploadBody},
     write_timeout::WriteTimeoutStream,
@@ -44,8 +43,8 @@ const BACKLOG: u32 = 4096;
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Interval of checks for idle connections while a client waits for one.
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
-/// Time for the answer to a rejected connection.
-const REJECTION_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for the request and the answer of a rejected connection.
+const REJECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Gateway {
     /// Serves up to `max_connections` connections of `listener` on the threads of `workers` until `stop` resolves. Then
@@ -157,16 +156,20 @@ impl Gateway {
         let (tls, max) = (current.tls.clone(), current.config.serve.max_connections_per_address);
         drop(current);
         let Some(connection) = self.connections.open(address, max) else {
-            return self.reject_connection(socket, tls.is_none(), address).await;
+            self.log_address_limit(address, max.unwrap_or_default());
+            // The handshake of TLS would cost more than the connection.
+            if tls.is_none() {
+                let rejected = self.serve_plain(socket, self.connections.new_activity(), routers, max);
+                let _ = timeout(REJECTION_TIMEOUT, rejected).await;
+            }
+            return;
         };
         let activity = Arc::clone(&connection.activity);
-        let limits = self.deps.limits;
-        let socket = WriteTimeoutStream::new(socket, limits.write_timeout, activity.pending_write.clone());
-        let conn_info = ConnInfo { loopback: self.listen_ip.get().is_some_and(IpAddr::is_loopback) };
         match tls {
-            None => serve_connection(Arc::clone(self), socket, activity, routers, conn_info).await,
+            None => self.serve_plain(socket, activity, routers, None).await,
             Some(tls) => {
-                let handshake = timeout(limits.tls_handshake_timeout, tls.accept(socket));
+                let (socket, conn_info) = self.prepare_socket(socket, &activity, None);
+                let handshake = timeout(self.deps.limits.tls_handshake_timeout, tls.accept(socket));
                 tokio::select! {
                     // A client that fails the handshake could not read a response.
                     socket = handshake => if let Ok(Ok(socket)) = socket {
@@ -178,25 +181,36 @@ impl Gateway {
         }
     }
 
-    /// Rejects a connection of an address that has too many.
-    async fn reject_connection(&self, mut socket: TcpStream, is_plain: bool, address: IpAddr) {
-        let max = self.current().config.serve.max_connections_per_address.unwrap_or_default();
+    /// Serves a connection without TLS. With `max_connections`, all of its requests are rejected, except health checks.
+    async fn serve_plain(
+        self: &Arc<Self>,
+        socket: TcpStream,
+        activity: Arc<Activity>,
+        routers: Routers,
+        max_connections: Option<usize>,
+    ) {
+        let (socket, conn_info) = self.prepare_socket(socket, &activity, max_connections);
+        serve_connection(Arc::clone(self), socket, activity, routers, conn_info).await;
+    }
+
+    fn prepare_socket(
+        &self,
+        socket: TcpStream,
+        activity: &Activity,
+        max_connections: Option<usize>,
+    ) -> (WriteTimeoutStream<TcpStream>, ConnInfo) {
+        let loopback = self.listen_ip.get().is_some_and(IpAddr::is_loopback);
+        let timeout = self.deps.limits.write_timeout;
+        let socket = WriteTimeoutStream::new(socket, timeout, activity.pending_write.clone());
+        (socket, ConnInfo { loopback, max_connections })
+    }
+
+    fn log_address_limit(&self, address: IpAddr, max: usize) {
         if self.connections.is_message_due("address") {
             let count = plural(max, "connection");
             let text =
                 format!("{address} has {count}, as many as max_connections_per_address allows; more are rejected");
             self.deps.log.event("connection-limit", &text);
-        }
-        // The handshake of TLS would cost more than the connection.
-        if is_plain {
-            let rejection = Rejection::TooManyConnections { max };
-            let answer = async {
-                socket.write_all(&rejection_bytes(&rejection)).await?;
-                socket.shutdown().await?;
-                // Closing a connection before its request is read would discard the answer.
-                socket.read_buf(&mut Vec::with_capacity(MIN_BUFFER_BYTES)).await
-            };
-            let _ = timeout(REJECTION_TIMEOUT, answer).await;
         }
     }
 }
@@ -248,9 +262,8 @@ pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 
     routers: Routers,
     conn_info: ConnInfo,
 ) {
-    let service_gateway = Arc::clone(&gateway);
     let (unread_sender, unread) = mpsc::channel(1);
-    let request_activity = Arc::clone(&activity);
+    let (service_gateway, request_activity) = (Arc::clone(&gateway), Arc::clone(&activity));
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let (gateway, routers) = (Arc::clone(&service_gateway), routers.clone());
         let busy = request_activity.begin_request();
@@ -263,17 +276,9 @@ pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 
             Ok::<_, Infallible>(response.map(|body| BusyBody::new(body, busy)))
         }
     });
-    let mut server = hyper::server::conn::http1::Builder::new();
-    let limits = gateway.deps.limits;
-    server
-        .timer(TokioTimer::new())
-        .header_read_timeout(gateway.current().config.serve.idle)
-        .max_buf_size(limits.max_buffer_bytes.max(MIN_BUFFER_BYTES));
-    server.half_close(false);
-    // Events are small: copying them into one buffer costs less than a vectored write.
-    server.writev(false);
+    let server = http_server(&gateway);
     let mut connection = pin!(server.serve_connection(TokioIo::new(socket), service));
-    let mut read_on = pin!(upload::read_on(unread, limits));
+    let mut read_on = pin!(upload::read_on(unread, gateway.deps.limits));
     tokio::select! {
         // Disconnects are not errors; only invalid HTTP is counted.
         result = connection.as_mut() => {
@@ -299,18 +304,17 @@ pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 
     }
 }
 
-/// A rejection as the bytes of an HTTP response.
-fn rejection_bytes(rejection: &Rejection) -> Vec<u8> {
-    let request_id = RequestContext::new("/", &http::HeaderMap::new()).request_id;
-    let body = rejection.error_body(&request_id).to_string();
-    let status = rejection.status();
-    let retry_after = rejection.retry_after().unwrap_or_default().as_secs();
-    format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nretry-after: {retry_after}\r\nconnection: close\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
+/// HTTP/1.1 with the limits of the gateway.
+fn http_server(gateway: &Gateway) -> http1::Builder {
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(gateway.current().config.serve.idle)
+        .max_buf_size(gateway.deps.limits.max_buffer_bytes.max(MIN_BUFFER_BYTES))
+        .half_close(false)
+        // Events are small: copying them into one buffer costs less than a vectored write.
+        .writev(false);
+    server
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {

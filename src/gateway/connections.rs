@@ -57,17 +57,22 @@ impl Connections {
             return None;
         }
         *count += 1;
-        let activity = Arc::new(Activity {
+        let activity = self.new_activity();
+        let number = open.next_number;
+        open.next_number += 1;
+        open.by_number.insert(number, Arc::clone(&activity));
+        Some(OpenConnection { connections: Arc::clone(self), number, address, activity })
+    }
+
+    /// The activity of a connection, which is not registered.
+    pub(super) fn new_activity(&self) -> Arc<Activity> {
+        Arc::new(Activity {
             started_at: self.started_at,
             idle_since: AtomicU64::new(micros_since(self.started_at).saturating_add(FIRST_REQUEST_MICROS)),
             is_busy: AtomicBool::new(false),
             pending_write: PendingWrite::default(),
             close: Notify::new(),
-        });
-        let number = open.next_number;
-        open.next_number += 1;
-        open.by_number.insert(number, Arc::clone(&activity));
-        Some(OpenConnection { connections: Arc::clone(self), number, address, activity })
+        })
     }
 
     /// Closes the connections that have been idle for the longest time. Returns how many.

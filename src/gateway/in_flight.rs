@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::{ConfigGeneration, Gateway, failure::response_status, log, request_context::RequestContext};
 
 use crate::{
+    config::listed_headers,
     engine::{
         CallRecord, Event, EventKind, Notice, Run,
         memory::{AnswerMemory, RequestMemory},
@@ -40,6 +41,10 @@ pub(super) struct InFlightRequest {
     run: Run,
     /// The call is settled.
     is_settled: bool,
+    /// A finished call whose answer is still being converted.
+    finished: Option<Arc<CallRecord>>,
+    /// Whether a call that has finished is settled only when its answer is converted.
+    pub(super) settles_after_conversion: bool,
     quota_guard: QuotaGuard,
     /// Memory of the request, which is kept for retries.
     _request_memory: RequestMemory,
@@ -78,6 +83,8 @@ impl InFlightRequest {
         call.memory = gateway.memory.new_answer();
         Box::new(Self {
             is_settled: false,
+            finished: None,
+            settles_after_conversion: false,
             is_route: call.route.is_some(),
             answer_memory: call.memory.clone(),
             run: gateway.deps.engine.run(Plan::single(call)),
@@ -159,9 +166,18 @@ impl InFlightRequest {
                     self.context.notices.extend(log::notice_text(notice));
                 }
             }
+            EventKind::Finished(record) if self.settles_after_conversion && record.result.is_ok() => {
+                self.finished = Some(Arc::clone(record));
+            }
             EventKind::Finished(record) => self.settle(Arc::clone(record)),
             EventKind::Restarted => {}
         }
+    }
+
+    /// The headers of an error response that the client gets.
+    pub(super) fn listed_headers(&self, error: &CallError) -> HeaderMap {
+        let headers = error.headers.as_ref();
+        headers.map(|headers| listed_headers(headers, &self.current.response_headers)).unwrap_or_default()
     }
 
     /// Number of attempts so far, including the current one, without those that a limit of mmchat rejected.
@@ -191,15 +207,39 @@ impl InFlightRequest {
         }
     }
 
+    /// Settles the call after its answer was converted.
+    pub(super) fn settle_converted(&mut self) {
+        if let Some(record) = self.finished.take() {
+            self.settle(record);
+        }
+    }
+
+    /// Ends the call with `error`, which prevents that the client gets its answer.
+    pub(super) fn fail(&mut self, error: CallError) {
+        if let Some(mut record) = self.finished.take() {
+            Arc::make_mut(&mut record).result = Err(error);
+            self.settle(record);
+        } else if let Some(event) = self.stop_with(Some(error)) {
+            self.observe(&event);
+        }
+    }
+
     /// Cancels the call, because the client or the server ends it. Returns its last event.
     fn stop(&mut self) -> Option<Event> {
+        let is_ending = self.gateway.phase.is_ending();
+        self.stop_with(is_ending.then(|| CallError::new(ErrorClass::LocalLimit, "the server was stopped")))
+    }
+
+    /// Cancels the call. Its error is `error`; `None`: the client has disconnected.
+    fn stop_with(&mut self, error: Option<CallError>) -> Option<Event> {
         let mut event = self.run.stop_all().into_iter().find(|event| matches!(event.kind, EventKind::Finished(_)))?;
         if let EventKind::Finished(record) = &mut event.kind
-            && self.gateway.phase.is_ending()
+            && record.stopped
+            && let Some(error) = error
         {
             let record = Arc::make_mut(record);
             record.stopped = false;
-            record.result = Err(CallError::new(ErrorClass::LocalLimit, "the server was stopped"));
+            record.result = Err(error);
         }
         Some(event)
     }
@@ -217,6 +257,7 @@ impl InFlightRequest {
 
 impl Drop for InFlightRequest {
     fn drop(&mut self) {
+        self.settle_converted();
         if !self.is_settled
             && let Some(event) = self.stop()
         {

@@ -37,6 +37,9 @@ struct LogLine<'l> {
     client: Option<&'l str>,
     #[serde(rename = "asked", skip_serializing_if = "Option::is_none")]
     requested: Option<&'l str>,
+    /// The name that the client has sent, if it is an alias of the requested one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alias: Option<&'l str>,
     stream: bool,
     status: u16,
     /// `ok`, `client-gone`, an error class or a rejection code.
@@ -174,6 +177,7 @@ impl Log {
             path: &context.path,
             client: context.client.as_deref(),
             requested: context.requested_name.as_deref(),
+            alias: context.alias.as_deref(),
             stream: context.stream,
             status,
             class,

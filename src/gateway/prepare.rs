@@ -12,7 +12,7 @@ use super::{
     write_timeout::PendingWrite,
 };
 use crate::{
-    config::{ClientConfig, Config, ServeConfig, closest_name, is_listed_header},
+    config::{ClientConfig, Config, ServeConfig, closest_name, listed_headers},
     engine::{
         memory::RequestMemory,
         plan::{self, Call, PlanError},
@@ -74,6 +74,7 @@ pub(super) async fn prepare(
     context.requested_name = Some(truncate_message(&parsed_request.model));
     let request = Arc::new(parsed_request.request);
     let call = resolve_call(&current, client, &parsed_request.model, &request, &parts)?;
+    context.alias = (call.name != parsed_request.model).then(|| truncate_message(&parsed_request.model));
     context.requested_name = Some(call.name.clone());
     context.stream = request.is_streaming();
     let hold = current.config.route(&call.name).and_then(|route| route.hold).unwrap_or(current.config.serve.hold);
@@ -163,8 +164,7 @@ pub(super) fn resolve_call(
 
 /// The headers of a client that reach the service: those that the config lists, and its id of the request.
 fn headers_for_service(serve: &ServeConfig, headers: &HeaderMap) -> HeaderMap {
-    let listed = headers.iter().filter(|(name, _)| is_listed_header(&serve.request_headers, name.as_str()));
-    let mut sent: HeaderMap = listed.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut sent = listed_headers(headers, &serve.request_headers);
     if let Some(id) = request_id::of_client(headers).and_then(|id| HeaderValue::try_from(id).ok()) {
         sent.insert("x-request-id", id);
     }

@@ -12,6 +12,8 @@ use super::{request_id, write_timeout::PendingWrite};
 pub(super) struct ConnInfo {
     /// The listener is on a loopback address, which only this machine can reach.
     pub(super) loopback: bool,
+    /// The address of the client has more connections than it may have: this is the limit.
+    pub(super) max_connections: Option<usize>,
 }
 
 /// Options of a response.
@@ -40,6 +42,8 @@ pub(super) struct RequestContext {
     pub(super) client: Option<String>,
     /// Requested model or route; `None` until the body is parsed and for paths without a model.
     pub(super) requested_name: Option<String>,
+    /// The name that the client has sent, if it stands for the requested one.
+    pub(super) alias: Option<String>,
     pub(super) stream: bool,
     pub(super) started_at: Instant,
     /// Time this server added to the time to first token.
@@ -56,6 +60,7 @@ impl RequestContext {
             path: path.into(),
             client: None,
             requested_name: None,
+            alias: None,
             stream: false,
             started_at: Instant::now(),
             overhead: None,

@@ -23,7 +23,7 @@ use super::{
 };
 
 use crate::{
-    engine::{CallRecord, Event, EventKind},
+    engine::{CallRecord, Event, EventKind, attempt_error::memory_error, memory::MemoryFull},
     model::{ModelRequest, sanitize::escape_in_json},
     protocol::{
         CallError, Frame, FrameKind,
@@ -98,6 +98,11 @@ async fn stream_response(
                 continue;
             }
             WriteOutcome::Chunk => {}
+            WriteOutcome::MemoryFull if !has_first_chunk => return memory_full_response(&mut in_flight),
+            WriteOutcome::MemoryFull => {
+                in_flight.fail(memory_error(MemoryFull));
+                break;
+            }
             WriteOutcome::Failed(record) if !has_first_chunk => return failure_response(&mut in_flight, &record),
             WriteOutcome::Complete | WriteOutcome::Failed(_) => break,
         }
@@ -128,6 +133,7 @@ async fn buffered_response(
     options: &ResponseOptions,
 ) -> Response<Body> {
     let mut frames = Vec::<Frame>::new();
+    in_flight.settles_after_conversion = true;
     loop {
         let Event { kind, .. } = in_flight.next_event().await.expect("a call ends with Finished");
         match kind {
@@ -153,7 +159,7 @@ async fn buffered_response(
             let bytes = frames.iter().map(|frame| conversion_bytes(&frame.data)).sum();
             // Given back when the conversion is done.
             let Ok(_memory) = in_flight.answer_memory.try_part(bytes) else {
-                return rejection_response(&Rejection::MemoryFull, &in_flight.context);
+                return memory_full_response(&mut in_flight);
             };
             let id = format!("chatcmpl-{}", in_flight.context.request_id);
             let is_cumulative = in_flight.target.as_ref().is_some_and(|target| target.decode_options.cumulative_deltas);
@@ -164,6 +170,7 @@ async fn buffered_response(
             (JSON, if bytes < BLOCKING_MERGE_BYTES { merge() } else { run_blocking(merge).await })
         }
     };
+    in_flight.settle_converted();
     let body = Body::new(HeldBody::new(body, in_flight.answer_memory.clone()));
     let mut response = response_with_body(StatusCode::OK, content_type, body);
     insert_target_headers(&in_flight, response.headers_mut());
@@ -176,9 +183,18 @@ pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + S
     running.unwrap_or_else(|join_error| std::panic::resume_unwind(join_error.into_panic()))
 }
 
+/// Response of a call whose answer cannot be converted to the form that the client asked for.
+fn memory_full_response(in_flight: &mut InFlightRequest) -> Response<Body> {
+    let rejection = Rejection::MemoryFull;
+    in_flight.status = Some(rejection.status());
+    in_flight.fail(memory_error(MemoryFull));
+    rejection_response(&rejection, &in_flight.context)
+}
+
 fn failure_response(in_flight: &mut InFlightRequest, record: &CallRecord) -> Response<Body> {
     let error = record.result.as_ref().expect_err("the call failed");
     let mut response = error_response(&in_flight.context.request_id, record, error);
+    in_flight.service_headers = in_flight.listed_headers(error);
     in_flight.status = Some(response.status());
     insert_target_headers(in_flight, response.headers_mut());
     let attempts = HeaderValue::from(record.attempts.len());

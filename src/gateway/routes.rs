@@ -48,7 +48,7 @@ pub(super) struct Routers {
 impl Gateway {
     /// Handles a request in process, as if it came over loopback.
     pub async fn handle_local(self: &Arc<Self>, request: http::Request<Body>) -> Response<Body> {
-        self.handle(self.routers(), ConnInfo { loopback: true }, request).await
+        self.handle(self.routers(), ConnInfo { loopback: true, max_connections: None }, request).await
     }
 
     /// Answers a request.
@@ -76,7 +76,14 @@ impl Gateway {
         let serve = &current.config.serve;
         let authority = request.uri().authority().map(http::uri::Authority::as_str);
         // A load balancer checks the health of a server by its address, or by a name of its own.
-        let is_health_check = matches!(request.uri().path(), "/health" | "/ready") && request.method() == Method::GET;
+        let path = paths::normalized(request.uri().path());
+        let path = path.as_deref().unwrap_or(request.uri().path());
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let is_health_check = is_read && matches!(path, "/health" | "/ready");
+        if let Some(max) = conn_info.max_connections.filter(|_| !is_health_check) {
+            let path = truncate_message(path);
+            return self.reject(&RequestContext::new(path, request.headers()), &Rejection::TooManyConnections { max });
+        }
         if !is_health_check
             && let Err(rejection) = origin_guard::check(serve, conn_info.loopback, request.headers(), authority)
         {

@@ -22,7 +22,11 @@ use super::{
 };
 
 use crate::{
-    engine::{CallRecord, Event, EventKind, memory::AnswerMemory},
+    engine::{
+        CallRecord, Event, EventKind,
+        attempt_error::memory_error,
+        memory::{AnswerMemory, MemoryFull},
+    },
     model::{DeltaKind, ModelRequest},
     protocol::{
         Frame, FrameKind,
@@ -48,6 +52,8 @@ pub(super) enum WriteOutcome {
     Complete,
     /// The error event of a failed call.
     Failed(Arc<CallRecord>),
+    /// The error event of an answer that cannot be converted: no memory is left.
+    MemoryFull,
 }
 
 /// State of a response stream.
@@ -63,6 +69,8 @@ pub(super) struct EventStream {
     ended: bool,
     /// The answer is incomplete.
     failed: bool,
+    /// No memory is left for the conversion of the answer.
+    is_memory_full: bool,
     pending_write: PendingWrite,
     memory: AnswerMemory,
 }
@@ -84,6 +92,7 @@ impl EventStream {
             buffered: Vec::new(),
             ended: false,
             failed: false,
+            is_memory_full: false,
             pending_write: options.pending_write.clone(),
         }
     }
@@ -98,10 +107,18 @@ impl EventStream {
             EventKind::Deltas(batch) => {
                 let chunks = self.encode(batch);
                 self.queue.extend(chunks);
-                if self.queue.is_empty() { WriteOutcome::Nothing } else { WriteOutcome::Chunk }
+                match (self.is_memory_full, self.queue.is_empty()) {
+                    (true, _) => WriteOutcome::MemoryFull,
+                    (false, true) => WriteOutcome::Nothing,
+                    (false, false) => WriteOutcome::Chunk,
+                }
             }
             EventKind::BufferedDeltas(batch) => {
                 let chunks = self.encode(batch);
+                if self.is_memory_full {
+                    self.queue.extend(chunks);
+                    return WriteOutcome::MemoryFull;
+                }
                 self.buffered.extend(chunks);
                 WriteOutcome::Nothing
             }
@@ -156,8 +173,10 @@ impl EventStream {
         if frame.kind != FrameKind::Event && self.is_chat {
             let Ok(_memory) = self.memory.try_part(conversion_bytes(&frame.data)) else {
                 let event = format!("data: {}\n\n", Rejection::MemoryFull.error_body(&self.request_id));
-                (self.ended, self.failed) = (true, true);
-                return chunks.push(event.into());
+                (self.ended, self.failed, self.is_memory_full) = (true, true, true);
+                // Without what was converted before, which may look complete.
+                *chunks = vec![event.into()];
+                return;
             };
             let id = format!("chatcmpl-{}", self.request_id);
             let defaults = AnswerDefaults { id: &id, created: unix_time() };
@@ -223,7 +242,11 @@ impl StreamBody {
                 return self.poll_end(context);
             }
             match self.in_flight.poll_event(context) {
-                Poll::Ready(Some(event)) => drop(self.stream.handle_event(event)),
+                Poll::Ready(Some(event)) => {
+                    if let WriteOutcome::MemoryFull = self.stream.handle_event(event) {
+                        self.in_flight.fail(memory_error(MemoryFull));
+                    }
+                }
                 // A call ends with `Finished`; without it, the answer counts as incomplete.
                 Poll::Ready(None) => (self.stream.ended, self.stream.failed) = (true, true),
                 Poll::Pending if self.timer.as_mut().poll(context).is_ready() => {

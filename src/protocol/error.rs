@@ -41,6 +41,10 @@ pub struct CallError {
     pub should_retry: Option<bool>,
     /// It is the last error of the service, for a request that was not sent.
     pub remembered: bool,
+    /// The cause is a part of this request, such as its tools or its length: the same key and model may accept others.
+    pub request_specific: bool,
+    /// The headers of the response; without values that quote a secret.
+    pub headers: Option<Arc<HeaderMap>>,
     /// A hint for the user.
     pub hint: Option<String>,
     /// The error of a lower layer that caused it. The message contains its relevant part, without secrets.
@@ -110,6 +114,8 @@ impl CallError {
             server: ServerKind::Other,
             should_retry: None,
             remembered: false,
+            request_specific: false,
+            headers: None,
             hint: None,
             source: None,
         }
@@ -218,6 +224,14 @@ pub fn classify(signals: ErrorSignals<'_>) -> Option<ErrorClass> {
         None => return text.named_class(),
         _ => return None,
     })
+}
+
+/// Whether the text of an error blames a part of this request, whatever its class is.
+#[must_use]
+pub fn is_request_specific(message: &str) -> bool {
+    let message = message.to_lowercase();
+    let contains = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
+    contains(phrases::REQUEST_SPECIFIC) && !contains(phrases::NOTHING_LEFT)
 }
 
 /// The text of an error in lowercase.

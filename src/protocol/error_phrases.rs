@@ -269,3 +269,14 @@ pub(super) const FORBIDDEN: &[&str] = &["location is not supported"];
 
 /// A 403 that rejects a part of the request.
 pub(super) const UNSUPPORTED: &[&str] = &["json schema", "asynchronous calls"];
+
+/// A part of this request is the cause: other requests with the same key to the same model may be accepted.
+pub(super) const REQUEST_SPECIFIC: &[&str] = &[
+    "endpoints found that support",
+    "can only afford",
+    "prompt tokens limit exceeded",
+    "required for long context requests",
+];
+
+/// What such a text says if no other request would be accepted either.
+pub(super) const NOTHING_LEFT: &[&str] = &["can only afford 0."];

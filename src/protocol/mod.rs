@@ -106,6 +106,9 @@ pub trait Decoder: Send {
     /// # Errors
     /// When the response as a whole is an error.
     fn finish(&mut self, end: StreamEnd, out: &mut Vec<Delta>) -> Result<StreamOutcome, CallError>;
+
+    /// The finish reason of the answer, as soon as all choices that the request asked for have one.
+    fn finish_reason(&self) -> Option<FinishReason>;
 }
 
 /// The smallest part of a response that can be decoded on its own.

@@ -4,7 +4,7 @@
 //! error after the answer was complete is only a warning.
 
 use super::{CallError, Decoder, Flow, Frame, FrameKind, StreamEnd, StreamOutcome};
-use crate::model::{Delta, ErrorClass};
+use crate::model::{Delta, ErrorClass, FinishReason};
 use crate::protocol::framing::body::BodyFramer;
 
 /// What the allocator and the reference counter of a buffer take.
@@ -115,6 +115,12 @@ impl ReplyReader {
     #[must_use]
     pub fn has_output(&self) -> bool {
         self.has_output
+    }
+
+    /// The finish reason of an answer that is complete but for its usage.
+    #[must_use]
+    pub fn finish_reason(&self) -> Option<FinishReason> {
+        if self.chunk_lost || self.last_flow != Flow::SoftEnd { None } else { self.decoder.finish_reason() }
     }
 
     /// Takes the error that arrived after the answer was complete.

@@ -119,6 +119,9 @@ impl Default for CooldownPolicy {
 #[must_use]
 pub fn health_effect(policy: &CooldownPolicy, error: &CallError, now: Timestamp) -> Option<HealthEffect> {
     use ErrorClass as C;
+    if error.request_specific {
+        return None;
+    }
     let hard = |scope, time| HealthEffect::Cooldown { scope, kind: CooldownKind::Hard, requested: None, time };
     let requested = error
         .retry_after
@@ -200,6 +203,8 @@ mod tests {
             assert_eq!(health_effect(&CooldownPolicy::default(), &error, now()), want, "{class}");
         }
         assert_eq!(health_effect(&CooldownPolicy::default(), &CallError::new(C::Auth, "not set"), now()), None);
+        let specific = CallError { request_specific: true, ..CallError::new(C::Quota, "the prompt is too expensive") };
+        assert_eq!(health_effect(&CooldownPolicy::default(), &specific, now()), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     engine::{AccumulatedAnswer, AttemptRecord, CallRecord, Completion, plan::Call},
-    model::{Delta, DeltaKind, ErrorClass, target::Target},
+    model::{Delta, DeltaKind, ErrorClass, FinishReason, target::Target},
     protocol::CallError,
 };
 
@@ -37,13 +37,15 @@ pub(in crate::engine) struct CallAccumulator {
 }
 
 /// When the output of one attempt arrived.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct OutputTiming {
     /// Part of the answer itself arrived. Reasoning alone can still be discarded.
     pub(super) has_answer: bool,
     pub(super) ttft: Option<Duration>,
     pub(super) first_at: Option<Instant>,
     last_at: Option<Instant>,
+    /// The finish reason, once only the usage may be missing.
+    pub(super) finish_reason: Option<FinishReason>,
 }
 
 /// An attempt whose answer is incomplete.
@@ -146,12 +148,18 @@ impl CallAccumulator {
         self.attempts.push(AttemptRecord { usage, ttft: self.output.ttft, ..attempt });
     }
 
+    /// Adds the record of a request that mmchat canceled before its first delta: the service bills the prompt.
+    pub(super) fn record_unanswered_attempt(&mut self, attempt: AttemptRecord) {
+        let usage = AccumulatedAnswer::default().estimated_usage(self.estimated_prompt_tokens);
+        self.attempts.push(AttemptRecord { usage: Some(usage), ..attempt });
+    }
+
     fn keep_incomplete_answer(&mut self) {
         let Some(attempt) = self.attempts.last() else { return };
         self.incomplete = Some(Box::new(IncompleteAnswer {
             target: Arc::clone(&attempt.target),
             error: attempt.error.clone(),
-            timing: self.output,
+            timing: self.output.clone(),
             answer: std::mem::take(&mut self.answer),
         }));
     }
@@ -169,17 +177,22 @@ impl CallAccumulator {
         self.end(CallEnd { result, stopped: false, deadline_passed }, (incomplete, last_target), now)
     }
 
-    /// Ends the call because the user stops it at `now`. If it has already ended, returns its record.
+    /// Ends the call because the user stops it at `now`. If it has already ended, returns its record. An answer that only
+    /// waits for its usage is complete.
     pub(in crate::engine) fn interrupt(&mut self, now: Instant) -> Arc<CallRecord> {
         if let Some(record) = &self.record {
             return Arc::clone(record);
         }
         let error = CallError::new(ErrorClass::LocalLimit, "interrupted");
+        let mut result = Err(error.clone());
         if let Some((target, attempt_start)) = self.current.take() {
+            if let Some(finish_reason) = self.output.finish_reason.clone() {
+                result = Ok(Completion { finish_reason: Some(finish_reason) });
+            }
             let sent_at = self.started_timestamp.checked_add(attempt_start - self.started_at);
             let sent_at = sent_at.unwrap_or(self.started_timestamp);
             self.record_attempt(AttemptRecord {
-                error: Some(error.clone()),
+                error: result.is_err().then_some(error),
                 status: self.output.ttft.map(|_| 200),
                 ..AttemptRecord::new(target, sent_at, now.saturating_duration_since(attempt_start))
             });
@@ -189,9 +202,10 @@ impl CallAccumulator {
             self.output = OutputTiming::default();
             self.answer = AccumulatedAnswer::default();
         }
-        let incomplete = self.incomplete.take();
+        let incomplete = self.incomplete.take().filter(|_| result.is_err());
         let last_target = self.attempts.last().map(|attempt| Arc::clone(&attempt.target));
-        self.end(CallEnd { result: Err(error), stopped: true, deadline_passed: false }, (incomplete, last_target), now)
+        let stopped = result.is_err();
+        self.end(CallEnd { result, stopped, deadline_passed: false }, (incomplete, last_target), now)
     }
 
     fn end(
@@ -203,7 +217,7 @@ impl CallAccumulator {
         let is_incomplete = incomplete.is_some();
         let (target, timing, answer) = match incomplete {
             Some(incomplete) => (Some(incomplete.target), incomplete.timing, incomplete.answer),
-            None => (last_target, self.output, std::mem::take(&mut self.answer)),
+            None => (last_target, self.output.clone(), std::mem::take(&mut self.answer)),
         };
         let answered = ending.result.is_ok() || is_incomplete;
         let usage = answer.current_usage(self.estimated_prompt_tokens);

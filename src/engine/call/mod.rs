@@ -2,7 +2,7 @@
 //!
 //! `routing::decision` decides what follows a failure. The work is an `async` function that reports through a
 //! [`CallState`]; [`run`] turns it into a stream that is polled on the caller's task, so dropping the stream stops
-//! everything. The only task that it spawns renews the lease of a probe, and ends with the probe.
+//! everything. The only tasks that it spawns renew the lease of a probe and wait for its first delta, and end with the probe.
 
 use std::{collections::VecDeque, pin::pin, sync::Arc, task::Poll, time::Duration};
 
@@ -12,6 +12,7 @@ use parking_lot::MutexGuard;
 use tokio::time::{Instant, sleep};
 
 mod accumulator;
+mod hedge;
 mod next_candidate;
 mod queue;
 mod report;
@@ -298,7 +299,7 @@ impl CallTask {
     }
 
     /// The keys of the candidate's endpoint in the order they are tried; restricted keys only if all are restricted.
-    fn ordered_keys(&self, candidate: &Candidate) -> VecDeque<IndexedKey> {
+    pub(super) fn ordered_keys(&self, candidate: &Candidate) -> VecDeque<IndexedKey> {
         let endpoint = &candidate.target.endpoint;
         let key = |index: usize| Some((index, endpoint.keys[index].clone()));
         if let Some(index) = candidate.key_index {

@@ -70,7 +70,7 @@ impl CallTask {
             if !self.time.allows(Duration::ZERO) {
                 return None;
             }
-            let wait = match self.sendable() {
+            let wait = match self.sendable(false) {
                 Ok(candidate) => return Some(candidate),
                 Err(wait) => wait,
             };
@@ -82,7 +82,11 @@ impl CallTask {
                 return Some(candidate);
             }
             match (named, wait) {
-                (Some((index, until)), _) => self.wait_until(index, until).await,
+                (Some((index, until)), _) => {
+                    if let Some(candidate) = self.wait_until(index, until).await {
+                        return Some(candidate);
+                    }
+                }
                 (None, Some(Wait::Result)) if Instant::now() < result_wait_ends => {
                     let limit = result_wait_ends - Instant::now();
                     let engine = Arc::clone(&self.engine);
@@ -93,8 +97,9 @@ impl CallTask {
         }
     }
 
-    /// A candidate to which the request can be sent now; `Err`: what to wait for.
-    fn sendable(&mut self) -> Result<Candidate, Option<Wait>> {
+    /// A candidate to which the request can be sent now; `Err`: what to wait for. `has_soft`: the call waits for a candidate
+    /// that is not among the restricted ones, and whose restriction is not hard.
+    fn sendable(&mut self, mut has_soft: bool) -> Result<Candidate, Option<Wait>> {
         if self.budget.candidates() == 0 {
             return Err(None);
         }
@@ -107,7 +112,7 @@ impl CallTask {
             (severity, availability.retry_after().is_some(), until)
         });
         let has_tried = !self.accumulator().attempts.is_empty();
-        let (mut wait, mut has_soft) = (None, false);
+        let mut wait = None;
         for index in 0..self.queue.restricted.len() {
             let candidate = self.queue.restricted[index].clone();
             let restriction = self.engine.health.availability(&candidate.health_keys).restriction();
@@ -164,10 +169,10 @@ impl CallTask {
     }
 
     /// Waits until the time that the service of a restricted candidate has named, once for each call. Ends earlier if the
-    /// candidate becomes available.
-    async fn wait_until(&mut self, index: usize, named: Timestamp) {
+    /// candidate becomes available, or with another candidate to which the request can be sent meanwhile.
+    async fn wait_until(&mut self, index: usize, named: Timestamp) -> Option<Candidate> {
         self.has_waited = true;
-        let (engine, candidate) = (Arc::clone(&self.engine), self.queue.restricted[index].clone());
+        let (engine, candidate) = (Arc::clone(&self.engine), self.queue.restricted.remove(index));
         let _waiting = RestrictedGuard::waiting(&engine, &candidate.health_keys);
         let now = engine.health.now();
         let until = engine.policies.last_resort.wait_until(named, now, engine.random_unit());
@@ -178,14 +183,18 @@ impl CallTask {
         if remaining() >= NOTICE_THRESHOLD {
             self.notify(Notice::AllUnavailable(candidate.target.id.clone(), remaining())).await;
         }
-        while !remaining().is_zero() && self.time.allows(Duration::ZERO) {
+        let mut other = None;
+        while other.is_none() && !remaining().is_zero() && self.time.allows(Duration::ZERO) {
             self.time.time_search(pin!(engine.health.wait_for_change(remaining(), &engine.keys))).await;
             // It is available before that time if another request was answered.
             let is_early = start.elapsed() < wait(named);
             if is_early && engine.health.availability(&candidate.health_keys).retry_after().is_none() {
-                return;
+                break;
             }
+            other = self.sendable(true).ok();
         }
+        self.queue.restricted.push(candidate);
+        other
     }
 
     /// Keeps a candidate that failed with an error that may pass, for a further attempt.

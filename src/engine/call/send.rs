@@ -1,14 +1,12 @@
-//! Runs one attempt: waits for a permit and the key, sends the request, hedges a slow first delta, reads the answer.
+//! Runs one attempt: waits for a permit and the key, sends the request, reads the answer.
 //!
 //! Records every request that was sent. Does not retry.
 
 use std::{
     pin::{Pin, pin},
     sync::Arc,
-    time::Duration,
 };
 
-use futures_util::future::{Either, select};
 use http::HeaderMap;
 use tokio::time::Instant;
 
@@ -16,11 +14,10 @@ use super::{CallTask, FirstTokenWait};
 use crate::engine::call::queue::Candidate;
 use crate::{
     engine::{
-        AttemptRecord, Completion, Engine, EventKind, NextStep, Notice,
-        attempt::{
-            Attempt, AttemptEnd, AttemptTimeouts, Credentials, StartOptions, Step, answer_size_error, memory_error,
-        },
-        credentials::resolve_credentials,
+        AttemptRecord, Completion, Engine, EventKind, Notice,
+        attempt::{Attempt, AttemptEnd, AttemptTimeouts, StartOptions, Step},
+        attempt_error::{answer_size_error, memory_error},
+        credentials::{Credentials, resolve_credentials},
         health, limiter,
         memory::{AnswerMemory, AnswerPart},
     },
@@ -66,14 +63,14 @@ impl AttemptSpec {
 
 /// The parts of a successful response head that are recorded.
 #[derive(Clone, Default)]
-struct ResponseInfo {
+pub(super) struct ResponseInfo {
     is_success: bool,
     request_id: Option<String>,
 }
 
 /// A response whose first delta has arrived.
-struct StartedAttempt {
-    attempt: Attempt,
+pub(super) struct StartedAttempt {
+    pub(super) attempt: Attempt,
     first: DecodedBatch,
     /// The memory of these.
     first_memory: AnswerPart,
@@ -85,20 +82,23 @@ struct StartedAttempt {
 }
 
 /// An attempt that failed before its first delta.
-struct FailedStart {
-    error: CallError,
-    info: ResponseInfo,
+pub(super) struct FailedStart {
+    pub(super) error: CallError,
+    pub(super) info: ResponseInfo,
 }
 
 /// The result of sending a request; boxed because it is moved several times.
-type StartResult = Result<Box<StartedAttempt>, FailedStart>;
-type StartFuture = Pin<Box<dyn Future<Output = StartResult> + Send>>;
+pub(super) type StartResult = Result<Box<StartedAttempt>, FailedStart>;
+pub(super) type StartFuture = Pin<Box<dyn Future<Output = StartResult> + Send>>;
+
+/// An attempt and when it started, with its first output.
+pub(super) type EndedStart = ((AttemptSpec, Instant), StartResult);
 
 /// A request that was sent and has no result yet.
-struct PendingAttempt {
-    spec: AttemptSpec,
-    started_at: Instant,
-    start: StartFuture,
+pub(super) struct PendingAttempt {
+    pub(super) spec: AttemptSpec,
+    pub(super) started_at: Instant,
+    pub(super) start: StartFuture,
 }
 
 /// Events that are held may take this many times the limit of an answer.
@@ -126,7 +126,7 @@ impl CallTask {
     }
 
     /// Sends the request and waits for the first delta, with a hedge request if the route allows one.
-    async fn start_attempt(&mut self, spec: AttemptSpec) -> ((AttemptSpec, Instant), StartResult) {
+    async fn start_attempt(&mut self, spec: AttemptSpec) -> EndedStart {
         let started_at = Instant::now();
         let is_streaming = spec.request.is_streaming();
         let mut first = match self.send(spec.clone()).await {
@@ -149,146 +149,22 @@ impl CallTask {
             // Boxed: rare, and a large future otherwise.
             return Box::pin(self.hedge(first, hedge_after)).await;
         }
-        let start = self.await_start(&first.spec.candidate.clone(), &mut first.start).await;
-        ((first.spec, first.started_at), start)
-    }
-
-    /// Sends a hedge request, if another candidate is available and the hedge budget allows one. A probe needs no budget:
-    /// there is one for each time that a breaker opens.
-    async fn hedge(
-        &mut self,
-        mut first: PendingAttempt,
-        hedge_after: Duration,
-    ) -> ((AttemptSpec, Instant), StartResult) {
-        let uses_budget = first.spec.candidate.probe.is_none();
-        let Some(candidate) = self.take_hedge_candidate(uses_budget) else {
-            let start = self.await_start(&first.spec.candidate.clone(), &mut first.start).await;
-            return ((first.spec, first.started_at), start);
-        };
-        let key = self.ordered_keys(&candidate).into_iter().next().flatten();
-        let (slow_target, hedge_target) = (first.spec.candidate.target.id.clone(), candidate.target.id.clone());
-        let request = self.request_for(&candidate);
-        let retain_frames = self.call.passthrough;
-        let (headers, memory) = (Arc::clone(&first.spec.headers), first.spec.memory.clone());
-        let candidate_clone = candidate.clone();
-        let spec = AttemptSpec {
-            candidate: candidate_clone,
-            key,
-            request,
-            fresh_connection: false,
-            retain_frames,
-            headers,
-            memory,
-        };
-        // Waiting for its key or permit must not delay the result of the first request.
-        let select_started = Instant::now();
-        let finished = match select(&mut first.start, Box::pin(self.send(spec.clone()))).await {
-            Either::Left((start, _)) => Either::Left(start),
-            Either::Right((second, _)) => Either::Right(second),
-        };
-        let second = match finished {
-            Either::Left(start) => {
-                self.time.add_search_time(select_started.elapsed());
-                self.refund_hedge(uses_budget);
-                self.queue.available.push_front(candidate);
-                return ((first.spec, first.started_at), start);
-            }
-            Either::Right(second) => second,
-        };
-        match second {
-            Ok(second) => {
-                self.budget.use_candidate();
-                self.notify(Notice::Hedged(slow_target, hedge_target, hedge_after)).await;
-                self.race(first, second).await
-            }
-            Err(error) => {
-                self.refund_hedge(uses_budget);
-                self.record_attempt(&spec, Instant::now(), ResponseInfo::default(), Some(&error));
-                let start = self.await_start(&first.spec.candidate.clone(), &mut first.start).await;
-                ((first.spec, first.started_at), start)
-            }
-        }
-    }
-
-    /// Takes an available candidate for a hedge request, if the hedge budget allows one.
-    fn take_hedge_candidate(&mut self, uses_budget: bool) -> Option<Candidate> {
-        if uses_budget && !self.engine.hedge_budget().try_take() {
-            return None;
-        }
-        let second = self.take_available();
-        if second.is_none() {
-            self.refund_hedge(uses_budget);
-        }
-        second
-    }
-
-    fn refund_hedge(&self, uses_budget: bool) {
-        if uses_budget {
-            self.engine.hedge_budget().refund();
-        }
-    }
-
-    /// Waits for the first of two requests to produce output; if one fails, for the other.
-    async fn race(&mut self, first: PendingAttempt, second: PendingAttempt) -> ((AttemptSpec, Instant), StartResult) {
-        let ((spec, started_at), (hedge_spec, hedge_started_at)) =
-            ((first.spec, first.started_at), (second.spec, second.started_at));
-        let finished = self.time.time_search(pin!(select(first.start, second.start))).await;
-        let (start, mut other_start, second_won) = match finished {
-            Either::Left((start, other_start)) => (start, other_start, false),
-            Either::Right((start, other_start)) => (start, other_start, true),
-        };
-        let (winner, loser) = if second_won {
-            ((hedge_spec, hedge_started_at), (spec, started_at))
-        } else {
-            ((spec, started_at), (hedge_spec, hedge_started_at))
-        };
-        match start {
-            Ok(started) => {
-                if loser.0.candidate.probe.is_some() {
-                    let engine = Arc::clone(&self.engine);
-                    tokio::spawn(finish_probe(engine, loser.0.clone(), loser.1, other_start));
-                } else {
-                    // Dropping the other request cancels it.
-                    drop(other_start);
-                }
-                let message = format!("{} answered first", winner.0.candidate.target.id);
-                self.record_attempt(
-                    &loser.0,
-                    loser.1,
-                    ResponseInfo::default(),
-                    Some(&CallError::new(ErrorClass::LocalLimit, message)),
-                );
-                // If the answer of the winner is incomplete, the loser can still be tried: it had no output.
-                if loser.0.candidate.probe.is_none() {
-                    self.queue.available.push_front(loser.0.candidate);
-                }
-                if second_won {
-                    self.accumulator().switch_attempt(&winner.0.candidate.target, winner.1);
-                    self.emit_started(&winner.0.candidate.target).await;
-                }
-                (winner, Ok(started))
-            }
-            Err(FailedStart { error, info }) => {
-                self.record_attempt(&winner.0, winner.1, info, Some(&error));
-                self.accumulator().switch_attempt(&loser.0.candidate.target, loser.1);
-                self.emit_failed(error, NextStep::AwaitHedge(loser.0.candidate.target.id.clone())).await;
-                self.emit_started(&loser.0.candidate.target).await;
-                let start = self.await_start(&loser.0.candidate, &mut other_start).await;
-                (loser, start)
-            }
-        }
+        self.await_pending(first).await
     }
 
     /// Awaits the first delta; sends a notice every 30 s if no other candidate is left.
-    async fn await_start(&mut self, candidate: &Candidate, start: &mut StartFuture) -> StartResult {
+    pub(super) async fn await_pending(&mut self, pending: PendingAttempt) -> EndedStart {
+        let PendingAttempt { spec, started_at, start } = pending;
+        let target = Arc::clone(&spec.candidate.target);
         self.first_token_wait =
             FirstTokenWait { since: Instant::now(), notices_sent: 0, notify: self.remaining_candidates() == 0 };
-        let waiting = self.reporter.notify_while_waiting(&candidate.target, &mut self.first_token_wait, start);
-        self.time.time_search(pin!(waiting)).await
+        let waiting = self.reporter.notify_while_waiting(&target, &mut self.first_token_wait, start);
+        let start = self.time.time_search(pin!(waiting)).await;
+        ((spec, started_at), start)
     }
 
     /// Waits for the permit and the secrets of the request, and sends it.
-    async fn send(&mut self, spec: AttemptSpec) -> Result<PendingAttempt, CallError> {
+    pub(super) async fn send(&mut self, spec: AttemptSpec) -> Result<PendingAttempt, CallError> {
         let (engine, remaining_candidates) = (Arc::clone(&self.engine), self.remaining_candidates());
         let target = Arc::clone(&spec.candidate.target);
         let started_at = Instant::now();
@@ -344,6 +220,7 @@ impl CallTask {
             let ttft = self.accumulator().output.ttft.filter(|_| spec.request.is_streaming());
             let health = &self.engine.health;
             health.record_first_delta(spec.attempt_ref(health.timestamp_of(*started_at)), ttft, &self.engine.keys);
+            self.accumulator().output.finish_reason = attempt.finish_reason();
             self.read_to_end(attempt).await?
         };
         if self.fails_over_on_filter(&end) {
@@ -371,7 +248,11 @@ impl CallTask {
             match step {
                 Step::Done(end) => return Ok(end),
                 Step::Read(read) if read.is_empty() => {}
-                Step::Read(read) => self.emit_deltas(read, attempt.sent_at()).await?,
+                Step::Read(read) => {
+                    self.emit_deltas(read, attempt.sent_at()).await?;
+                    // Only now: the consumer has all of it.
+                    self.accumulator().output.finish_reason = attempt.finish_reason();
+                }
             }
         }
     }
@@ -402,14 +283,14 @@ impl CallTask {
     }
 
     /// Records how an attempt ended, in the attempts of the call and in the health of the target.
-    fn record_attempt(
+    pub(super) fn record_attempt(
         &mut self,
         spec: &AttemptSpec,
         started_at: Instant,
         info: ResponseInfo,
         error: Option<&CallError>,
     ) {
-        let (engine, target, key_index) = (&self.engine, &spec.candidate.target, spec.key_index());
+        let engine = &self.engine;
         let attempt = spec.attempt_ref(engine.health.timestamp_of(started_at));
         match error {
             // A path that only lacks this operation affects only the operation.
@@ -423,14 +304,25 @@ impl CallTask {
                 engine.health.record_success(attempt, total, &engine.keys);
             }
         }
-        let record = AttemptRecord {
+        let record = self.attempt_record(spec, started_at, info, error);
+        self.accumulator().record_attempt(record);
+    }
+
+    pub(super) fn attempt_record(
+        &self,
+        spec: &AttemptSpec,
+        started_at: Instant,
+        info: ResponseInfo,
+        error: Option<&CallError>,
+    ) -> AttemptRecord {
+        let (target, sent_at) = (Arc::clone(&spec.candidate.target), self.engine.health.timestamp_of(started_at));
+        AttemptRecord {
             status: error.and_then(|error| error.status).or(info.is_success.then_some(200)),
             request_id: info.request_id.or_else(|| error.and_then(|error| error.request_id.clone())),
             error: error.cloned(),
-            key_index,
-            ..AttemptRecord::new(Arc::clone(target), engine.health.timestamp_of(started_at), started_at.elapsed())
-        };
-        self.accumulator().record_attempt(record);
+            key_index: spec.key_index(),
+            ..AttemptRecord::new(target, sent_at, started_at.elapsed())
+        }
     }
 }
 
@@ -479,21 +371,6 @@ async fn start(
         }
     };
     Ok(Box::new(StartedAttempt { attempt, first, first_memory, end, info, _permit: permit, _in_flight: in_flight }))
-}
-
-/// Waits for the first delta of a probe that was slower than the candidate beside it: canceled, it would leave the breaker
-/// half-open, and the next request would wait for it, too.
-async fn finish_probe(engine: Arc<Engine>, spec: AttemptSpec, started_at: Instant, start: StartFuture) {
-    let attempt = spec.attempt_ref(engine.health.timestamp_of(started_at));
-    match start.await {
-        Ok(started) => {
-            let ttft = spec.request.is_streaming().then(|| started.attempt.sent_at().elapsed());
-            engine.health.record_first_delta(attempt, ttft, &engine.keys);
-        }
-        Err(FailedStart { error, .. }) => {
-            engine.health.record_failure(&attempt, &engine.keys, &error, engine.random_unit());
-        }
-    }
 }
 
 /// Whether the endpoint or model does not support the operation. If the request is not a chat, such an error says nothing

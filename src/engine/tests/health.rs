@@ -1,16 +1,9 @@
 //! Tests of health shared between requests: unavailable candidates, probes, keys, latencies, hedging and spend limits.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-
 use proptest::prelude::{any, prop_assert, proptest};
 
-use super::{super::health::AttemptRef, *};
-use crate::{
-    model::clock::Clock,
-    routing::health::{HealthError, HealthKey, HealthSnapshot, HealthStore, HealthUpdate, TargetHealthKeys},
-};
-
-fn connection_refused() -> MockResponse {
+use super::*;
+pub(super) fn connection_refused() -> MockResponse {
     MockResponse::ConnectError(TransportErrorKind::Refused)
 }
 
@@ -19,7 +12,7 @@ fn error_reply(status: u16, body: &'static str) -> MockResponse {
     MockResponse::Status(status, vec![], body)
 }
 
-fn target_with_keys(name: &str) -> Target {
+pub(super) fn target_with_keys(name: &str) -> Target {
     with_endpoint(testing::target(name), |endpoint| {
         endpoint.keys = ["sk-first-key", "sk-second-key"].map(|key| KeySource::Literal(ApiKey::new(key))).to_vec();
     })
@@ -180,6 +173,22 @@ async fn waiting_requests_are_sent_when_the_named_time_has_passed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn candidate_without_a_named_time_is_tried_while_the_call_waits_for_another() {
+    let named = MockResponse::Status(429, vec![("retry-after", "15")], "{}");
+    let test_engine = TestEngine::server([named, status(429), status(429)]);
+    let once = || Call { client_retries: true, ..call_to(two_targets()) };
+    let first = test_engine.run(once()).await;
+    assert_eq!(first.models(), ["a-upstream", "b-upstream"]);
+    let waiting = tokio::spawn(test_engine.engine.run(Plan::single(once())).collect::<Vec<Event>>());
+    sleep(SECOND / 10).await;
+    test_engine.add_replies([answer()]);
+    let result = test_engine.run(once()).await;
+    assert_eq!(result.models(), ["b-upstream"]);
+    assert!((SECOND / 2..SECOND * 2).contains(&result.took), "one request per second: {:?}", result.took);
+    waiting.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_request_in_ten_seconds_ignores_the_named_time() {
     let rate = MockResponse::Status(429, vec![("retry-after", "300")], "{}");
     let test_engine = TestEngine::server([rate]);
@@ -238,16 +247,8 @@ async fn slow_candidate_keeps_its_time_if_the_others_are_unavailable() {
     assert_eq!((result.models(), result.took), (vec!["b-upstream"], SECOND * 50));
 }
 
-/// An engine for which `a` is unreachable and half-open.
-async fn engine_with_half_open() -> TestEngine {
-    let test_engine = TestEngine::server([connection_refused(), connection_refused(), answer()]);
-    assert_eq!(test_engine.run(call_to(two_targets())).await.models(), ["a-upstream", "a-upstream", "b-upstream"]);
-    sleep(SECOND * 6).await;
-    test_engine
-}
-
 /// Runs calls concurrently and returns their outcomes.
-async fn finished(test_engine: &TestEngine, calls: Vec<Call>) -> Vec<Arc<CallRecord>> {
+pub(super) async fn finished(test_engine: &TestEngine, calls: Vec<Call>) -> Vec<Arc<CallRecord>> {
     let outcomes =
         test_engine.engine.run(Plan { calls, max_concurrent: None }).filter_map(async |event| match event.kind {
             EventKind::Finished(outcome) => Some(outcome),
@@ -256,197 +257,11 @@ async fn finished(test_engine: &TestEngine, calls: Vec<Call>) -> Vec<Arc<CallRec
     outcomes.collect().await
 }
 
-fn targets_of(outcomes: &[Arc<CallRecord>]) -> Vec<&str> {
+pub(super) fn targets_of(outcomes: &[Arc<CallRecord>]) -> Vec<&str> {
     let targets = outcomes.iter().map(|outcome| outcome.target.as_ref().expect("a target was tried").id.0.as_str());
     let mut targets: Vec<&str> = targets.collect();
     targets.sort_unstable();
     targets
-}
-
-#[tokio::test(start_paused = true)]
-async fn slow_probe_is_hedged_after_a_second_and_still_closes_the_breaker() {
-    let test_engine = engine_with_half_open().await;
-    let slow = MockResponse::Chunks(vec![(SECOND * 3, HELLO), (Duration::ZERO, STOP)]);
-    test_engine.add_replies([slow, answer()]);
-    let result = test_engine.run(call_to(two_targets())).await.assert_all_replies_used();
-    assert_eq!((result.models(), result.took), (vec!["a-upstream", "b-upstream"], SECOND));
-    test_engine.add_replies([answer()]);
-    let next = test_engine.run(call_to(two_targets())).await;
-    assert_eq!((next.models(), next.took), (vec!["b-upstream"], Duration::ZERO), "the probe still runs");
-    sleep(SECOND * 3).await;
-    test_engine.add_replies([answer()]);
-    assert_eq!(test_engine.run(call_to(two_targets())).await.models(), ["a-upstream"], "its first delta arrived");
-}
-
-#[tokio::test(start_paused = true)]
-async fn probe_that_stays_silent_opens_the_breaker_again() {
-    let test_engine = engine_with_half_open().await;
-    test_engine.add_replies([MockResponse::NoResponse, answer()]);
-    assert_eq!(test_engine.run(call_to(two_targets())).await.took, SECOND);
-    sleep(SECOND * 10).await;
-    for _ in 0..3 {
-        test_engine.add_replies([answer()]);
-        let result = test_engine.run(call_to(two_targets())).await;
-        assert_eq!((result.models(), result.took), (vec!["b-upstream"], Duration::ZERO));
-    }
-}
-
-/// A health store in memory.
-#[derive(Default)]
-struct MemoryStore(Mutex<HealthSnapshot>);
-
-impl HealthStore for MemoryStore {
-    fn read(&self) -> Result<HealthSnapshot, HealthError> {
-        Ok(self.0.lock().clone())
-    }
-
-    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthUpdate, HealthError> {
-        act(&mut self.0.lock());
-        Ok((self.read()?, None))
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn candidate_probed_by_another_request_does_not_delay_failover() {
-    let test_engine = engine_with_half_open().await;
-    test_engine.add_replies([
-        MockResponse::Chunks(vec![(SECOND / 2, HELLO), (Duration::ZERO, STOP)]),
-        answer(),
-        answer(),
-    ]);
-    let calls = (0..3).map(|_| call_to(two_targets())).collect();
-    assert_eq!(targets_of(&finished(&test_engine, calls).await), ["a", "b", "b"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn lease_of_a_slow_probe_is_renewed() {
-    let test_engine = engine_with_half_open().await;
-    // The only candidate: its first token takes 300 s.
-    test_engine.add_replies([MockResponse::Chunks(vec![(SECOND * 300, HELLO), (Duration::ZERO, STOP)])]);
-    let only = call_to(vec![testing::target("a")]);
-    let first = tokio::spawn(test_engine.engine.run(Plan::single(only)).collect::<Vec<Event>>());
-    sleep(SECOND * 200).await;
-    let a = testing::target("a");
-    let leased_until = || {
-        let now = test_engine.engine.health.now();
-        let keys = TargetHealthKeys::new(&a, &[]);
-        test_engine
-            .engine
-            .health
-            .with_snapshot(|snapshot| snapshot.probe_expiry(&keys, now))
-            .filter(|until| *until > now)
-    };
-    assert!(leased_until().is_some() && !first.is_finished());
-    first.await.expect("the task does not panic");
-    assert_eq!(leased_until(), None);
-}
-
-#[tokio::test(start_paused = true)]
-async fn dropped_probe_releases_its_lease() {
-    let mut test_engine = TestEngine::server([connection_refused(), connection_refused(), answer()]);
-    let store: Arc<dyn HealthStore> = Arc::new(MemoryStore::default());
-    test_engine.engine = Arc::new(
-        Arc::into_inner(test_engine.engine).expect("the only reference").with_health(Arc::clone(&store), Duration::MAX),
-    );
-    assert!(test_engine.run(call_to(two_targets())).await.record.result.is_ok());
-    sleep(SECOND * 6).await;
-    test_engine.add_replies([MockResponse::NoResponse, answer()]);
-    {
-        let mut events = Box::pin(test_engine.engine.run(Plan::single(call_to(two_targets()))));
-        while let Some(event) = events.next().await {
-            if matches!(event.kind, EventKind::Started(_)) {
-                break;
-            }
-        }
-        // The request is in flight.
-        tokio::select! { _ = events.next() => {}, () = sleep(SECOND / 2) => {} }
-    }
-    let snapshot = store.read().expect("readable");
-    let a = testing::target("a");
-    assert_eq!(
-        snapshot.probe_expiry(&TargetHealthKeys::new(&a, &[]), jiff::Timestamp::now()),
-        None,
-        "other requests may probe it"
-    );
-    assert!(snapshot.entry(HealthKey::endpoint(&a.endpoint)).is_some(), "its failure is in the store");
-    let result = test_engine.run(call_to(two_targets())).await;
-    assert_eq!((result.models(), result.took), (vec!["a-upstream"], Duration::ZERO));
-}
-
-#[tokio::test(start_paused = true)]
-async fn newest_updates_are_kept_while_the_store_cannot_be_written() {
-    /// A store that cannot be written at first.
-    #[derive(Default)]
-    struct RepairedLater(MemoryStore, AtomicBool);
-    impl HealthStore for RepairedLater {
-        fn read(&self) -> Result<HealthSnapshot, HealthError> {
-            self.0.read()
-        }
-        fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthUpdate, HealthError> {
-            if self.1.load(Ordering::Relaxed) { self.0.update(act) } else { Err(HealthError("disk full".into())) }
-        }
-    }
-    let test_engine = TestEngine::new([]);
-    let store = Arc::new(RepairedLater::default());
-    let engine = Arc::into_inner(test_engine.engine).expect("the only reference");
-    let engine = engine.with_health(Arc::clone(&store) as Arc<dyn HealthStore>, Duration::MAX);
-    let targets: Vec<_> = (0..300).map(|index| Arc::new(testing::target(&format!("m{index}")))).collect();
-    for target in &targets {
-        let sent_at = engine.health.now();
-        let attempt = AttemptRef { target: Arc::clone(target), key_index: None, sent_at, probe: None, operation: None };
-        engine.health.record_first_delta(attempt, Some(SECOND), &engine.keys);
-    }
-    store.1.store(true, Ordering::Relaxed);
-    engine.health.persist(&engine.keys);
-    let snapshot = store.read().expect("readable");
-    let is_stored = |index: usize| snapshot.entry(HealthKey::model(&targets[index])).is_some();
-    let stored: Vec<usize> = (0..300).filter(|&index| is_stored(index)).collect();
-    assert_eq!(stored, (128..300).collect::<Vec<_>>(), "the older half is dropped when 256 updates are pending");
-}
-
-#[tokio::test(start_paused = true)]
-async fn failures_count_in_memory_if_the_store_is_read_only() {
-    /// A store that can be read but not written.
-    struct ReadOnly;
-    impl HealthStore for ReadOnly {
-        fn read(&self) -> Result<HealthSnapshot, HealthError> {
-            Ok(HealthSnapshot::default())
-        }
-        fn update(&self, _: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthUpdate, HealthError> {
-            Err(HealthError("read-only".into()))
-        }
-    }
-    let mut test_engine = TestEngine::new([connection_refused(), connection_refused(), answer(), answer()]);
-    let engine = Arc::into_inner(test_engine.engine).expect("the only reference");
-    test_engine.engine = Arc::new(engine.with_health(Arc::new(ReadOnly), Duration::MAX));
-    test_engine.run(call_to(two_targets())).await;
-    assert_eq!(test_engine.run(call_to(two_targets())).await.models(), ["b-upstream"], "a is unavailable");
-}
-
-#[tokio::test(start_paused = true)]
-async fn probe_tries_all_keys_with_one_lease() {
-    let test_engine = TestEngine::server([connection_refused(), connection_refused(), answer()]);
-    let targets = || vec![target_with_keys("a"), testing::target("b")];
-    assert!(test_engine.run(call_to(targets())).await.record.result.is_ok());
-    sleep(SECOND * 6).await;
-    // The first key is rejected and the second answers after half a second: no other request probes in the meantime.
-    test_engine.add_replies([
-        status(401),
-        MockResponse::Chunks(vec![(SECOND / 2, HELLO), (Duration::ZERO, STOP)]),
-        answer(),
-    ]);
-    let calls = (0..2).map(|_| call_to(targets())).collect();
-    let events: Vec<Event> = test_engine.engine.run(Plan { calls, max_concurrent: None }).collect().await;
-    let tried: Vec<_> = events
-        .iter()
-        .filter_map(|event| match &event.kind {
-            EventKind::Finished(outcome) => Some(outcome.attempts.iter().map(|attempt| attempt.target.id.0.clone())),
-            _ => None,
-        })
-        .collect();
-    let mut tried: Vec<Vec<_>> = tried.into_iter().map(Iterator::collect).collect();
-    tried.sort();
-    assert_eq!(tried, [vec!["a", "a"], vec!["b"]]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -501,43 +316,6 @@ async fn first_token_timeout_adapts_to_slow_models() {
     test_engine.add_replies([MockResponse::NoResponse, answer()]);
     let result = test_engine.run(call_to(two_targets())).await;
     assert_eq!((result.classes(), result.took), (vec!["timeout", "ok"], SECOND * 42));
-}
-
-#[tokio::test(start_paused = true)]
-async fn slow_request_is_hedged_and_the_first_to_answer_wins() {
-    let hedged = |after| {
-        let policy = RoutePolicy { hedge_after: Some(after), ..RoutePolicy::default() };
-        Call { route: Some(policy), ..call_to(two_targets()) }
-    };
-    let late = |seconds| MockResponse::Chunks(vec![(SECOND * seconds, HELLO), (Duration::ZERO, STOP)]);
-    let test_engine = TestEngine::new([late(9), answer()]);
-    let result = test_engine.run(hedged(SECOND)).await;
-    assert_eq!((result.models(), result.classes()), (vec!["a-upstream", "b-upstream"], vec!["local-limit", "ok"]));
-    assert_eq!(
-        (result.took, result.record.target.as_ref().map(|target| target.id.0.clone())),
-        (SECOND, Some("b".into()))
-    );
-    test_engine.add_replies([late(2)]);
-    let result = test_engine.run(hedged(SECOND)).await;
-    assert_eq!(result.models(), ["a-upstream"], "the hedge budget is used up");
-    let test_engine = TestEngine::new([late(3), late(9)]);
-    let result = test_engine.run(hedged(SECOND)).await;
-    assert_eq!(
-        (result.took, result.record.target.as_ref().map(|target| target.id.0.clone())),
-        (SECOND * 3, Some("a".into()))
-    );
-    let test_engine = TestEngine::new([MockResponse::DelayedStatus(SECOND * 2, 500), late(3)]);
-    let result = test_engine.run(hedged(SECOND)).await;
-    assert_eq!((result.answer.text.as_str(), result.classes()), ("Hello", vec!["server", "ok"]));
-    // The winner's answer is incomplete: the other one, which had no output, is tried again.
-    let test_engine =
-        TestEngine::new([late(9), MockResponse::ChunksThenReset(vec![(Duration::ZERO, HELLO)]), answer()]);
-    let result = test_engine.run(Call { on_incomplete: OnIncomplete::Restart, ..hedged(SECOND) }).await;
-    assert_eq!(
-        (result.models(), result.classes()),
-        (vec!["a-upstream", "b-upstream", "a-upstream"], vec!["local-limit", "incomplete", "ok"])
-    );
-    assert_eq!((result.answer.text.as_str(), result.record.result.is_ok()), ("Hello", true));
 }
 
 #[tokio::test(start_paused = true)]
@@ -618,35 +396,5 @@ proptest! {
             prop_assert!(tried <= 8 && requests <= tried * 2 + 5, "{requests} requests to {tried} candidates");
             prop_assert!(tried >= 1, "no candidate was tried");
         }
-    }
-}
-
-/// An engine whose wall clock differs by some seconds from the time of the runtime.
-fn engine_with_set_clock(replies: impl IntoIterator<Item = MockResponse>) -> (TestEngine, Arc<AtomicI64>, Clock) {
-    let difference = Arc::<AtomicI64>::default();
-    let (shared, running) = (Arc::clone(&difference), Clock::default());
-    let clock = Clock::new(move || running.now() + jiff::SignedDuration::from_secs(shared.load(Ordering::Relaxed)));
-    let test_engine = TestEngine::new(replies);
-    let engine = Arc::into_inner(test_engine.engine).expect("not shared yet").with_clock(clock.clone());
-    (TestEngine { engine: Arc::new(engine), ..test_engine }, difference, clock)
-}
-
-#[tokio::test(start_paused = true)]
-async fn clock_that_is_set_back_does_not_prolong_a_cooldown() {
-    let (test_engine, difference, _) = engine_with_set_clock([status(429), answer(), answer(), answer()]);
-    assert_eq!(test_engine.run(call_to(two_targets())).await.models(), ["a-upstream", "b-upstream"]);
-    difference.store(-2 * 86_400, Ordering::Relaxed);
-    assert_eq!(test_engine.run(call_to(two_targets())).await.models(), ["b-upstream"], "the cooldown goes on");
-    sleep(SECOND * 6).await;
-    assert_eq!(test_engine.run(call_to(two_targets())).await.models(), ["a-upstream"], "5 s have passed");
-}
-
-#[tokio::test(start_paused = true)]
-async fn attempts_are_dated_by_the_clock_after_a_suspend() {
-    let (test_engine, difference, clock) = engine_with_set_clock([answer(), answer(), answer()]);
-    for days in [0, 1, -3] {
-        difference.store(days * 86_400, Ordering::Relaxed);
-        let result = test_engine.run(call_to(vec![testing::target("a")])).await;
-        assert_eq!(result.record.attempts[0].sent_at, clock.now(), "{days} days");
     }
 }

@@ -8,7 +8,9 @@ use tokio::time::{Instant, sleep};
 mod calls;
 mod failover;
 mod health;
+mod health_store;
 mod incomplete;
+mod probes;
 mod timeouts;
 
 use super::*;

@@ -173,6 +173,27 @@ async fn requests_that_are_in_flight_when_the_server_ends_get_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn answer_that_only_waits_for_its_usage_is_complete_when_the_server_ends() {
+    let reply = MockResponse::Chunks(vec![(NO_DELAY, HELLO), (NO_DELAY, STOP), (3600 * SECOND, USAGE)]);
+    let fixture = TestGateway::new("", [reply]).await;
+    let (mut client, _serving) = fixture.connect(4096, SECOND);
+    client.write_all(raw_chat("one", true).as_bytes()).await.expect("the server reads");
+    let mut text = String::new();
+    while !text.contains("stop") {
+        text += &read_part(&mut client).await;
+    }
+    fixture.gateway.phase.enter(Phase::Draining);
+    fixture.gateway.end_requests();
+    while let part = read_part(&mut client).await
+        && !part.is_empty()
+    {
+        text += &part;
+    }
+    assert!(text.contains("[DONE]") && text.ends_with("0\r\n\r\n"), "{text}");
+    assert_eq!(fixture.last_log_line()["class"], "ok");
+}
+
+#[tokio::test(start_paused = true)]
 async fn body_that_is_uploaded_when_the_server_ends_is_rejected() {
     let fixture = TestGateway::new("", []).await;
     let (mut client, _serving) = fixture.connect(4096, SECOND);
@@ -229,9 +250,16 @@ async fn connections_of_an_address_are_limited() {
     with_server("[serve]\nmax_connections_per_address = 1\n", 9, async |address| {
         let mut first = connect(address).await;
         assert!(request_health(&mut first).await.starts_with("HTTP/1.1 200"));
-        let refused = request_health(&mut connect(address).await).await;
+        assert!(request_health(&mut connect(address).await).await.starts_with("HTTP/1.1 200"), "health is not limited");
+        let mut second = connect(address).await;
+        let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4000000\r\n\r\n";
+        second.write_all(head.as_bytes()).await.expect("the server reads");
+        second.write_all(&vec![b'x'; 4_000_000]).await.expect("the server reads on");
+        let mut refused = String::new();
+        second.read_to_string(&mut refused).await.expect("the whole answer");
         assert!(refused.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{refused}");
         assert!(refused.contains("retry-after: 1\r\n") && refused.contains("too_many_connections"), "{refused}");
+        assert!(refused.contains("connection: close\r\n"), "{refused}");
     })
     .await;
 }

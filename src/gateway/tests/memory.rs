@@ -85,6 +85,8 @@ async fn conversion_of_an_answer_needs_memory() {
         let fixture = TestGateway::new(&config, [chunks(&[stream]), json_reply(object)]).await;
         let response = fixture.chat("one", false).await;
         assert_eq!(response.status(), status);
+        let logged = || fixture.last_log_line()["class"] == if is_complete { "ok" } else { "local-limit" };
+        assert!(logged(), "{}", fixture.last_log_line());
         let answer = read_json(response).await;
         assert_eq!(
             answer["choices"][0]["logprobs"]["content"].as_array().is_some_and(|list| list.len() == 4000),
@@ -93,6 +95,7 @@ async fn conversion_of_an_answer_needs_memory() {
         let text = read_text(fixture.chat("one", true).await).await;
         assert_eq!(text.contains("[DONE]") && text.matches("\"logprob\"").count() == 4000, is_complete);
         assert_eq!(text.contains("memory_full"), !is_complete);
+        assert!(logged(), "{}", fixture.last_log_line());
         assert_eq!(fixture.gateway.memory.used(), 0);
     }
 }

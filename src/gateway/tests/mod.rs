@@ -22,6 +22,7 @@ mod failures;
 mod lifecycle;
 mod memory;
 mod metrics;
+mod names_and_headers;
 mod origin_guard;
 mod passthrough;
 
@@ -131,7 +132,7 @@ impl TestGateway {
         let connection = gateway.connections.open(IpAddr::from([127, 0, 0, 1]), None).expect("no limit");
         let activity = Arc::clone(&connection.activity);
         let server = WriteTimeoutStream::new(server, write_timeout, activity.pending_write.clone());
-        let conn_info = ConnInfo { loopback: true };
+        let conn_info = ConnInfo { loopback: true, max_connections: None };
         (client, tokio::spawn(serve_connection(gateway, server, activity, routers, conn_info)))
     }
 

@@ -110,6 +110,10 @@ impl ChatDecoder {
         Ok(Some(self.flow()))
     }
 
+    fn first_choice(&self) -> Option<&ChoiceState> {
+        self.choices.iter().find(|choice| choice.index == 0).or(self.choices.first())
+    }
+
     fn flow(&self) -> Flow {
         match self.all_finished() {
             false => Flow::More,
@@ -301,6 +305,11 @@ impl ChatDecoder {
 }
 
 impl Decoder for ChatDecoder {
+    fn finish_reason(&self) -> Option<FinishReason> {
+        let has_choices = self.choices.len() >= self.expected_choices;
+        self.first_choice().filter(|_| self.all_finished() && has_choices)?.finish_reason.clone()
+    }
+
     fn decode_frame(&mut self, frame: &Frame, out: &mut Vec<Delta>) -> Result<Flow, CallError> {
         let data = std::str::from_utf8(&frame.data).expect("the framer delivers valid UTF-8").trim();
         match frame.kind {
@@ -334,12 +343,13 @@ impl Decoder for ChatDecoder {
         }
         // One-API and new-api send their own `[DONE]` when their upstream stream breaks off.
         let is_done_unreliable = self.server == ServerKind::OneApi && !self.single_body;
-        let first_choice = self.choices.iter().find(|choice| choice.index == 0).or(self.choices.first());
         // The first of several choices may be finished while another one is incomplete. A service may ignore `n`, so
         // that a regular end after fewer choices is the end of the answer.
         let has_choices = self.choices.len() >= self.expected_choices || end != StreamEnd::Broken;
         let is_complete = self.all_finished() && has_choices || self.done && !is_done_unreliable;
-        if let Some(reason) = first_choice.filter(|_| is_complete).and_then(|choice| choice.finish_reason.clone()) {
+        if let Some(reason) =
+            self.first_choice().filter(|_| is_complete).and_then(|choice| choice.finish_reason.clone())
+        {
             return Ok(StreamOutcome::Finished(reason));
         }
         Ok(match self.output_seen {

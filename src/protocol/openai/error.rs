@@ -4,6 +4,8 @@
 //! `{"object":"error",…}`, FastAPI's `{"detail":"text"|[…]}`, `{"errors":[…]}`, MiniMax's `base_resp`, an HTML page,
 //! plain text, an empty body. Works on a JSON tree: errors are rare and small.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::{echo::without_echo, output_seen::OutputSeen};
@@ -11,7 +13,7 @@ use crate::{
     model::ErrorClass,
     protocol::{
         CallError, ResponseHead, ServerKind,
-        error::{ErrorSignals, classify, page_message, truncate_code, truncate_message},
+        error::{ErrorSignals, classify, is_request_specific, page_message, truncate_code, truncate_message},
         retry_after::{RetryAfter, from_headers, parse_delay},
     },
 };
@@ -72,6 +74,8 @@ pub(super) fn from_response(head: &ResponseHead, body: &[u8], request: &[u8]) ->
         server,
         should_retry: head.header("x-should-retry").and_then(|value| value.parse().ok()),
         remembered: false,
+        request_specific: is_request_specific(&own_words),
+        headers: Some(Arc::clone(&head.headers)),
         source: None,
     }
 }
@@ -112,6 +116,7 @@ pub(super) fn from_stream(json: &Value, server: ServerKind, output_seen: OutputS
         retry_after: error.retry_after,
         request_id: error.request_id.as_deref().map(truncate_code),
         server,
+        request_specific: is_request_specific(&error.message),
         ..CallError::new(class, message)
     }
 }
@@ -326,6 +331,9 @@ mod tests {
         body: String,
         #[serde(default)]
         headers: std::collections::BTreeMap<String, String>,
+        /// Other requests with the same key to the same model may be accepted.
+        #[serde(default)]
+        request_specific: bool,
     }
 
     #[test]
@@ -339,11 +347,12 @@ mod tests {
             for fixture in fixtures.error {
                 count += 1;
                 assert!(fixture.source.contains("://") || fixture.source.starts_with("repo "), "{}", fixture.source);
-                let class = class_of(&fixture);
-                if class.as_str() != fixture.class {
+                let error = error_of(&fixture);
+                if error.class.as_str() != fixture.class || error.request_specific != fixture.request_specific {
                     let file = path.file_stem().expect("a name").to_string_lossy().into_owned();
                     let ErrorFixture { status, class: want, body, .. } = &fixture;
-                    wrong.push(format!("{file}: {status} is {class}, not {want}: {body}"));
+                    let CallError { class, request_specific, .. } = error;
+                    wrong.push(format!("{file}: {status} is {class} ({request_specific}), not {want}: {body}"));
                 }
             }
         }
@@ -351,7 +360,7 @@ mod tests {
         assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
     }
 
-    fn class_of(fixture: &ErrorFixture) -> ErrorClass {
+    fn error_of(fixture: &ErrorFixture) -> CallError {
         let mut headers = http::HeaderMap::new();
         for (name, value) in &fixture.headers {
             let name = http::HeaderName::try_from(name).expect("valid header name");
@@ -361,10 +370,9 @@ mod tests {
         if status.is_success() {
             let json = serde_json::from_str(&fixture.body).expect("an error in a 200 is JSON");
             assert!(is_error_body(&json, b""), "{}", fixture.body);
-            return from_stream(&json, ServerKind::Other, OutputSeen::Nothing).class;
+            return from_stream(&json, ServerKind::Other, OutputSeen::Nothing);
         }
         from_response(&ResponseHead { status, headers: std::sync::Arc::new(headers) }, fixture.body.as_bytes(), b"")
-            .class
     }
 
     #[test]

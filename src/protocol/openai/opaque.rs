@@ -60,6 +60,11 @@ impl OpaqueDecoder {
 }
 
 impl Decoder for OpaqueDecoder {
+    /// What was passed through undecoded is complete only at its end.
+    fn finish_reason(&self) -> Option<FinishReason> {
+        None
+    }
+
     fn decode_frame(&mut self, frame: &Frame, out: &mut Vec<Delta>) -> Result<Flow, CallError> {
         let data = std::str::from_utf8(&frame.data).expect("the framer delivers valid UTF-8").trim();
         match frame.kind {

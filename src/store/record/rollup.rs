@@ -128,6 +128,7 @@ impl HourlyRollup {
     /// Adds the call as one sample, however many attempts it took.
     fn add_call_sample(&mut self, call: &StoredCall, dimension: i64, name: &str) {
         let (record, class, cost) = (&*call.record, call.record.class(), call.record.cost());
+        let has_output = record.first_output.is_some();
         let key = RollupKey {
             hour: hour_since_epoch(record.started_at),
             dimension,
@@ -138,8 +139,11 @@ impl HourlyRollup {
         self.add_sample(
             key,
             &Sample {
-                class: class.filter(|class| *class != ErrorClass::LocalLimit).map(ErrorClass::as_str),
-                is_counted: class != Some(ErrorClass::LocalLimit) || record.first_output.is_some(),
+                // A limit of mmchat is no failure of a model, but one for the client whose answer it ends.
+                class: class
+                    .filter(|class| *class != ErrorClass::LocalLimit || has_output && !record.stopped)
+                    .map(ErrorClass::as_str),
+                is_counted: class != Some(ErrorClass::LocalLimit) || has_output,
                 failovers: record.failovers(),
                 stopped: record.stopped,
                 usage: total_usage(record)
