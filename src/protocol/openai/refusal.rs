@@ -11,26 +11,58 @@ pub(super) struct Refusal {
 }
 
 /// The wordings of a refused parameter.
-const REFUSED: [&str; 19] = [
+const REFUSED: [&str; 37] = [
     "unsupported",
     "not supported",
+    "isn't supported",
+    "aren't supported",
+    "not a supported",
     "does not support",
     "doesn't support",
+    "do not support",
     "deprecated",
+    "only 1 is allowed",
     "is allowed for this model",
     "not allowed",
     "not permitted",
+    "not accepted",
+    "does not accept",
+    "not available for",
+    "not implemented",
+    "cannot be used",
+    "can't be used",
     "unrecognized",
-    "unknown parameter",
+    "unrecognised",
+    "not recognized",
+    "unknown param",
     "unknown field",
     "unknown name",
+    "unknown key",
     "unknown argument",
     "unexpected field",
+    "unexpected param",
+    "unexpected argument",
     "unexpected keyword",
     "extra_forbidden",
     "cannot both be specified",
     "not enabled",
     "不支持",
+    "未知参数",
+    "不可用",
+];
+
+/// The wordings of a refused value, or of a parameter that is refused because of another one.
+const VALUE: [&str; 10] = [
+    "unsupported value",
+    "unsupported_value",
+    "cannot both",
+    "at the same time",
+    "simultaneously",
+    "mutually exclusive",
+    "together with",
+    "in combination",
+    " when ",
+    "同时",
 ];
 
 const STREAMING: [&str; 6] = [
@@ -97,8 +129,7 @@ impl Refusal {
     /// Whether a value or a combination of parameters is refused, which another request may not have. For parameters of
     /// sampling, models that refuse a value accept only the default.
     pub(super) fn is_of_value(&self) -> bool {
-        let is_value = self.contains(&["unsupported value", "unsupported_value", "cannot both"]);
-        is_value && !self.contains(&["only the default"])
+        self.contains(&VALUE) && !self.contains(&["only the default"])
     }
 
     /// Whether a stream is refused.

@@ -157,6 +157,11 @@ mod tests {
             "Unknown name \"temperature\": Cannot find field.",
             "temperature 参数不支持",
             "Unexpected fields: {'temperature'}",
+            "temperature isn't supported here",
+            "`temperature` cannot be used with reasoning models",
+            "'temperature' is not a supported parameter",
+            "unexpected argument: temperature",
+            "未知参数 temperature",
         ] {
             let omit = Some(ParamWorkaround::Omit("temperature".into()));
             assert_eq!(workaround_for(&rejected(message), &target("a"), &with_temperature), omit, "{message}");
@@ -263,6 +268,8 @@ mod tests {
         assert!(general("temperature does not support 0.3. Only the default (1) value is supported.", "temperature"));
         assert!(!general("`temperature` and `top_p` cannot both be specified for this model.", "temperature"));
         assert!(!general("Unsupported value: 'reasoning_effort' does not support 'minimal'.", "reasoning_effort"));
+        assert!(!general("`top_k` is not supported when thinking is enabled.", "top_k"));
+        assert!(!general("top_p cannot be used together with temperature", "top_p"));
     }
 
     #[test]
