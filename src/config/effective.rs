@@ -98,7 +98,7 @@ impl From<&Endpoint> for EndpointEntry {
             rpm: rpm.map(Into::into),
             queue: queue_timeout.map(DurationEntry),
             proxy: proxy.as_ref().map(|proxy| redact_url(proxy).into()),
-            ca_file: ca_file.as_ref().map(|file| file.display().to_string().into()),
+            ca_file: ca_file.as_ref().map(|file| mask_key_shapes(&file.display().to_string()).into_owned().into()),
             gateway: Some(*gateway),
             gzip: Some(*gzip),
         }

@@ -18,18 +18,30 @@ pub(crate) struct RetryEntry {
     pub retries: Option<Spanned<u32>>,
     /// Further attempts when all models have failed with errors that may pass; default 2.
     pub further_attempts: Option<Spanned<u32>>,
+    /// Maximum attempts of a request for which no model is available; default 2.
+    pub restricted_attempts: Option<Spanned<u32>>,
+    /// Maximum changes to a request that a model refuses; default 5.
+    pub workarounds: Option<Spanned<u32>>,
     /// The longest wait before the first further attempt; doubled for the next one; default 500 ms.
     pub backoff: Option<DurationEntry>,
     /// Maximum retries on one model at one endpoint, in percent of the requests to it in the last 10 s; default 20.
     pub budget_percent: Option<Spanned<u32>>,
     /// Retries on one model at one endpoint in 10 s that are always allowed; default 3.
     pub budget_min: Option<Spanned<u32>>,
+    /// Maximum hedge requests of routes with `hedge_after`, in percent of the requests; default 5.
+    pub hedge_percent: Option<Spanned<u32>>,
     /// Time to the first token while another available model is left, unless `timeouts` sets one; default 10 s.
     #[serde(default, deserialize_with = "nonzero_duration")]
     pub first_token: Option<DurationEntry>,
     /// The same for reasoning models and for loopback and private addresses; default 60 s.
     #[serde(default, deserialize_with = "nonzero_duration")]
     pub slow_first_token: Option<DurationEntry>,
+    /// Silence while an answer in one piece is awaited and another available model is left; default 60 s with
+    /// `mmchat serve`, else none.
+    #[serde(default, deserialize_with = "nonzero_duration")]
+    pub one_piece: Option<DurationEntry>,
+    /// How long the usage that a request asks for is awaited after the answer; default 10 s.
+    pub usage: Option<DurationEntry>,
     /// No attempt is started after this time without an answer; default 120 s.
     #[serde(default, deserialize_with = "nonzero_duration")]
     pub search: Option<DurationEntry>,
@@ -113,11 +125,16 @@ impl RetryEntry {
             max_candidates: self.max_candidates.or(lower.max_candidates),
             retries: self.retries.or(lower.retries),
             further_attempts: self.further_attempts.or(lower.further_attempts),
+            restricted_attempts: self.restricted_attempts.or(lower.restricted_attempts),
+            workarounds: self.workarounds.or(lower.workarounds),
             backoff: self.backoff.or(lower.backoff),
             budget_percent: self.budget_percent.or(lower.budget_percent),
             budget_min: self.budget_min.or(lower.budget_min),
+            hedge_percent: self.hedge_percent.or(lower.hedge_percent),
             first_token: self.first_token.or(lower.first_token),
             slow_first_token: self.slow_first_token.or(lower.slow_first_token),
+            one_piece: self.one_piece.or(lower.one_piece),
+            usage: self.usage.or(lower.usage),
             search: self.search.or(lower.search),
             max_wait: self.max_wait.or(lower.max_wait),
             max_waiting: self.max_waiting.or(lower.max_waiting),
@@ -161,11 +178,16 @@ impl From<&Policies> for RetryEntry {
             max_candidates: Some(count(policies.attempts.max_candidates)),
             retries: Some(count(policies.attempts.retries)),
             further_attempts: Some(count(policies.attempts.further_attempts)),
+            restricted_attempts: Some(count(policies.attempts.restricted_attempts)),
+            workarounds: Some(count(policies.attempts.workarounds)),
             backoff: Some(DurationEntry(policies.retry.backoff)),
             budget_percent: Some(policies.retry_budget.max_percent.into()),
             budget_min: Some(count(policies.retry_budget.min_retries)),
+            hedge_percent: Some(policies.hedge.percent.into()),
             first_token: Some(DurationEntry(policies.timeouts.first_token)),
             slow_first_token: Some(DurationEntry(policies.timeouts.slow_first_token)),
+            one_piece: policies.timeouts.one_piece.map(DurationEntry),
+            usage: Some(DurationEntry(policies.timeouts.usage)),
             search: Some(DurationEntry(policies.timeouts.search)),
             max_wait: policies.last_resort.max_wait.map(DurationEntry),
             max_waiting: Some(count(policies.last_resort.max_waiting)),

@@ -11,7 +11,7 @@ use futures_util::{
     future::{Either, select},
 };
 use http::HeaderMap;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::{
     engine::{
@@ -38,8 +38,6 @@ use crate::{
 
 /// How long to wait for further text after the answer is complete; restarts whenever some arrives.
 const SOFT_END_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long to wait for the usage that the request asked for: some services count it only then.
-const USAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a response has not given to its consumer yet is reserved from this size on: the rest of one read of the network.
 const RESERVED_BYTES: usize = 64 * 1024;
 /// The part of an error body that is read, in bytes.
@@ -56,6 +54,8 @@ pub struct AttemptTimeouts {
     pub one_piece: Option<Duration>,
     /// Between two reads after the first delta.
     pub idle: Duration,
+    /// From the end of an answer to its usage.
+    pub usage: Duration,
     /// For the complete response.
     pub total: Duration,
 }
@@ -68,6 +68,7 @@ impl AttemptTimeouts {
             first_token: timeouts.first_token,
             one_piece: None,
             idle: timeouts.idle.unwrap_or(policy.idle),
+            usage: policy.usage,
             total: timeouts.total.unwrap_or(policy.total),
         }
     }
@@ -316,7 +317,7 @@ impl Attempt {
                 // A read without deltas (a ping) does not extend the wait after a complete answer.
                 let since = self.complete_since.filter(|_| out.is_empty()).map_or(self.waited, |(since, _)| since);
                 self.complete_since = match flow {
-                    Flow::SoftEnd if self.is_usage_pending => Some((since, USAGE_TIMEOUT)),
+                    Flow::SoftEnd if self.is_usage_pending => Some((since, self.timeouts.usage)),
                     Flow::SoftEnd => Some((since, SOFT_END_TIMEOUT)),
                     Flow::ChoicesMissing => Some((since, self.timeouts.idle)),
                     Flow::More | Flow::End | Flow::InvalidChunk => None,
@@ -433,6 +434,6 @@ async fn read_error_body(body: &mut ByteStream, limit: Duration) -> Vec<u8> {
         }
     };
     // After a timeout, what was read so far is enough for a message.
-    let _ = timeout(ERROR_BODY_TIMEOUT.min(limit), read).await;
+    wait_for(ERROR_BODY_TIMEOUT.min(limit), read).await;
     bytes
 }

@@ -38,7 +38,7 @@ mod order;
 pub mod plan;
 pub mod record;
 mod run;
-mod stop_tolerant;
+pub(crate) mod stop_tolerant;
 #[cfg(test)]
 mod tests;
 

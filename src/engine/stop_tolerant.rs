@@ -17,7 +17,7 @@ const GRACE: Duration = Duration::from_secs(1);
 ///
 /// When the process continues after a stop, the timer and the connection are ready at the same time, and the timer may be
 /// seen first although the data has arrived.
-pub(super) async fn wait_for<T>(limit: Duration, work: impl Future<Output = T>) -> (Option<T>, Duration) {
+pub(crate) async fn wait_for<T>(limit: Duration, work: impl Future<Output = T>) -> (Option<T>, Duration) {
     let started = Instant::now();
     let mut work = pin!(work);
     let mut output = timeout(limit, work.as_mut()).await.ok();

@@ -16,6 +16,7 @@ use crate::{
     engine::{
         memory::RequestMemory,
         plan::{self, Call, PlanError},
+        stop_tolerant::wait_for,
     },
     gateway::{auth, limits::GatewayLimits},
     model::{ModelRequest, Operation},
@@ -30,7 +31,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Version, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::sync::Arc;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 /// Maximum length of a model name in bytes; longer names are unknown models.
 pub(super) const MAX_NAME_BYTES: usize = 512;
@@ -214,7 +215,8 @@ async fn read_body(
     let mut received = BytesMut::with_capacity(content_length.unwrap_or_default().min(limits.small_body_bytes));
     loop {
         let limit = limits.body_chunk_timeout.min(deadline.saturating_duration_since(Instant::now()));
-        let frame = timeout(limit, body.frame()).await.map_err(|_| Rejection::BodyTimeout)?;
+        let (frame, _) = wait_for(limit, body.frame()).await;
+        let frame = frame.ok_or(Rejection::BodyTimeout)?;
         match frame {
             None => return Ok(received.freeze()),
             // Copied into one buffer: many small frames would take many times their size.

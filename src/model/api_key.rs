@@ -130,7 +130,8 @@ impl std::fmt::Display for KeySource {
     }
 }
 
-/// `url` with its userinfo, query and fragment redacted, because each may contain a key.
+/// `url` with its userinfo, query and fragment redacted, because each may contain a key, and what looks like a key in its
+/// path.
 #[must_use]
 pub fn redact_url(url: &url::Url) -> String {
     let mut redacted = url.clone();
@@ -140,6 +141,10 @@ pub fn redact_url(url: &url::Url) -> String {
         if redacted.set_username("***").is_err() || redacted.set_password(None).is_err() {
             return "[redacted URL]".to_owned();
         }
+    }
+    let path = mask_key_shapes(url.path());
+    if path != url.path() {
+        redacted.set_path(&path);
     }
     if url.query().is_some() {
         redacted.set_query(Some("***"));
@@ -186,5 +191,7 @@ mod tests {
     fn url_user_and_query_are_redacted() {
         let url = url::Url::parse("https://me:pw@host/v1?key=abc").expect("valid URL");
         assert_eq!(redact_url(&url), "https://***@host/v1?***");
+        let url = "https://host/sk-proj-abcdefghijkl0123456789/v1".parse().expect("valid URL");
+        assert_eq!(redact_url(&url), "https://host/[redacted]/v1", "a key that was pasted into the path");
     }
 }

@@ -5,15 +5,15 @@
 /// The limit of hedge requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HedgePolicy {
-    /// The number of hedge requests that each call adds to the budget.
-    pub per_call: f64,
+    /// The hedge requests that calls add to the budget, in percent of the calls.
+    pub percent: u32,
     /// Maximum budget, in hedge requests; also the budget at the start of the process.
     pub max_budget: f64,
 }
 
 impl Default for HedgePolicy {
     fn default() -> Self {
-        Self { per_call: 0.05, max_budget: 1.0 }
+        Self { percent: 5, max_budget: 1.0 }
     }
 }
 
@@ -33,7 +33,7 @@ impl HedgeBudget {
 
     /// Adds the share of one call to the budget.
     pub fn record_call(&mut self) {
-        self.available = (self.available + self.policy.per_call).min(self.policy.max_budget);
+        self.available = (self.available + f64::from(self.policy.percent) / 100.0).min(self.policy.max_budget);
     }
 
     /// Takes one hedge request from the budget; returns false if the budget is used up.
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn larger_budget_allows_several_hedges_at_once() {
-        let mut budget = HedgeBudget::new(HedgePolicy { per_call: 0.5, max_budget: 2.0 });
+        let mut budget = HedgeBudget::new(HedgePolicy { percent: 50, max_budget: 2.0 });
         assert!(budget.try_take() && budget.try_take() && !budget.try_take());
         budget.record_call();
         assert!(!budget.try_take());

@@ -42,7 +42,8 @@ impl Policies {
     /// The policies of a server, whose clients must not wait for each other.
     #[must_use]
     pub fn for_server(self) -> Self {
-        let timeouts = TimeoutPolicy { one_piece: Some(ONE_PIECE_TIMEOUT), ..self.timeouts };
+        let one_piece = self.timeouts.one_piece.or(Some(ONE_PIECE_TIMEOUT));
+        let timeouts = TimeoutPolicy { one_piece, ..self.timeouts };
         let last_resort = LastResortPolicy { is_limited: true, ..self.last_resort };
         Self { last_resort, timeouts, ..self }
     }
@@ -76,6 +77,8 @@ pub struct TimeoutPolicy {
     pub search: Duration,
     /// Time between two reads after the first delta.
     pub idle: Duration,
+    /// How long the usage that the request asked for is awaited after the answer: some services count it only then.
+    pub usage: Duration,
     /// Time for the complete answer.
     pub total: Duration,
     /// Time in the queue of an endpoint with local limits.
@@ -91,6 +94,7 @@ impl Default for TimeoutPolicy {
             first_token_p95_factor: 3,
             search: Duration::from_secs(120),
             idle: Duration::from_secs(60),
+            usage: Duration::from_secs(10),
             total: Duration::from_secs(600),
             queue: Duration::from_secs(30),
         }

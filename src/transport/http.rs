@@ -27,7 +27,7 @@ use super::{
 };
 
 use crate::{
-    model::{api_key::redact_url, describe_error, endpoint::ConnectOptions},
+    model::{api_key::redact_url, describe_error, endpoint::ConnectOptions, key_mask::mask_key_shapes},
     transport::decompress::decompress,
 };
 
@@ -133,7 +133,10 @@ fn load_ca_file(file: &std::path::Path) -> Result<rustls::RootCertStore, Transpo
     use io::Read;
     use rustls::pki_types::{CertificateDer, pem::PemObject};
     let local_error = |problem: String| {
-        TransportError::new(TransportErrorKind::Local, format!("ca_file {}: {problem}", file.display()))
+        TransportError::new(
+            TransportErrorKind::Local,
+            format!("ca_file {}: {problem}", mask_key_shapes(&file.display().to_string())),
+        )
     };
     let mut bytes = Vec::new();
     let result =

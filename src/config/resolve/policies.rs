@@ -32,11 +32,17 @@ impl Resolver {
             &mut policies.attempts.further_attempts,
             value(entry.further_attempts.as_ref()).map(|number| number as usize),
         );
+        let restricted_attempts = self.at_least_one("restricted_attempts", entry.restricted_attempts.as_ref());
+        set(&mut policies.attempts.restricted_attempts, restricted_attempts.map(|number| number as usize));
+        set(&mut policies.attempts.workarounds, value(entry.workarounds.as_ref()).map(|number| number as usize));
         set(&mut policies.retry.backoff, time(entry.backoff));
         set(&mut policies.retry_budget.max_percent, self.percent("budget_percent", entry.budget_percent.as_ref()));
         set(&mut policies.retry_budget.min_retries, value(entry.budget_min.as_ref()).map(|number| number as usize));
+        set(&mut policies.hedge.percent, self.percent("hedge_percent", entry.hedge_percent.as_ref()));
         set(&mut policies.timeouts.first_token, time(entry.first_token));
         set(&mut policies.timeouts.slow_first_token, time(entry.slow_first_token));
+        set(&mut policies.timeouts.one_piece, time(entry.one_piece).map(Some));
+        set(&mut policies.timeouts.usage, time(entry.usage));
         set(&mut policies.timeouts.search, time(entry.search));
         set(&mut policies.last_resort.max_wait, time(entry.max_wait).map(Some));
         set(&mut policies.last_resort.max_waiting, value(entry.max_waiting.as_ref()).map(|number| number as usize));

@@ -20,6 +20,7 @@ use crate::{
         credentials::{Credentials, resolve_credentials},
         health, limiter,
         memory::{AnswerMemory, AnswerPart},
+        stop_tolerant::wait_for,
     },
     model::{ErrorClass, FinishReason, ModelRequest, api_key::KeySource},
     protocol::{CallError, reply_reader::DecodedBatch},
@@ -142,8 +143,8 @@ impl CallTask {
         // A request that must not be processed twice has no hedge request.
         let may_hedge = self.remaining_candidates() > 0 && !self.is_unsafe_to_repeat;
         if let Some(hedge_after) = hedge_after.filter(|_| may_hedge) {
-            let result = self.time.time_search(pin!(tokio::time::timeout(hedge_after, &mut first.start))).await;
-            if let Ok(start) = result {
+            let (start, _) = self.time.time_search(pin!(wait_for(hedge_after, &mut first.start))).await;
+            if let Some(start) = start {
                 return ((first.spec, first.started_at), start);
             }
             // Boxed: rare, and a large future otherwise.

@@ -374,7 +374,8 @@ impl HealthSnapshot {
         let health_keys =
             [HealthKey::endpoint(&attempt.target.endpoint), HealthKey::model(attempt.target), any_model, this_model];
         let has_failed = |entry: &HealthEntry| !entry.breaker.is_clean() || entry.cooldown.is_some();
-        health_keys.iter().filter_map(|health_key| self.entries.get(health_key)).any(has_failed)
+        let operation = attempt.operation.map(|operation| HealthKey::operation(&attempt.target.endpoint, operation));
+        health_keys.iter().chain(&operation).filter_map(|health_key| self.entries.get(health_key)).any(has_failed)
     }
 
     /// Removes these entries; returns the number removed.
