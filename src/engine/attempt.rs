@@ -163,42 +163,17 @@ pub struct StartOptions<'a> {
 impl Attempt {
     /// Sends the request and waits for the response head.
     pub async fn start(transport: &dyn Transport, start: StartOptions<'_>) -> Result<Self, CallError> {
-        let StartOptions { target, credentials, request: model_request, timeouts, fresh_connection, .. } = start;
+        let StartOptions { target, credentials, request: model_request, timeouts, .. } = start;
         let protocol = protocol_of(&target.endpoint);
-        let mask = |error: CallError| mask_error(error, credentials);
-        let request = build_request(protocol, target, credentials, model_request, start.headers)?;
-        let sent = request.body().clone();
-        let connect = target.endpoint.connect.clone();
-        let connect = ConnectOptions {
-            new_connection: fresh_connection,
-            timeout: target.timeouts.connect.or(connect.timeout),
-            ..connect
-        };
         let sent_at = Instant::now();
-        let limit = timeouts.first_output(model_request.is_streaming());
-        let (response, waited) = wait_for(limit, transport.send(&connect, request)).await;
-        let response =
-            response.ok_or_else(|| timeout_error(limit))?.map_err(|error| mask(transport_error(error, false)))?;
-        let (parts, mut body) = response.into_parts();
-        // Of a successful response, only the request ID and the kind of server are kept: no header reaches a client of
-        // the gateway.
-        let head = ResponseHead { status: parts.status, headers: Arc::new(parts.headers) };
-        if !head.status.is_success() {
-            let bytes = read_error_body(&mut body, limit.saturating_sub(waited)).await;
-            let mut error = protocol.decode_error(&head, &bytes, &sent);
-            if error.class == ErrorClass::Redirect {
-                error = redirect_error(error, &head);
-            }
-            return Err(mask(error));
+        let (head, body, waited) = send(transport, protocol, &start).await?;
+        let mut reader = ReplyReader::new(protocol.decoder(model_request, &target.decode_options, &head));
+        if start.retain_frames && same_protocol(model_request, target) {
+            reader = reader.retain_frames();
         }
-        let reader = ReplyReader::new(protocol.decoder(model_request, &target.decode_options, &head));
         Ok(Self {
             body,
-            reader: if start.retain_frames && same_protocol(model_request, target) {
-                reader.retain_frames()
-            } else {
-                reader
-            },
+            reader,
             credentials: credentials.clone(),
             timeouts,
             sent_at,
@@ -381,6 +356,39 @@ impl Attempt {
         };
         CallError::new(ErrorClass::Incomplete, message)
     }
+}
+
+/// Sends the request and waits for the head of a successful response. Also returns its body, and how long it waited.
+async fn send(
+    transport: &dyn Transport,
+    protocol: &dyn Protocol,
+    start: &StartOptions<'_>,
+) -> Result<(ResponseHead, ByteStream, Duration), CallError> {
+    let StartOptions { target, credentials, request: model_request, .. } = start;
+    let mask = |error: CallError| mask_error(error, credentials);
+    let request = build_request(protocol, target, credentials, model_request, start.headers)?;
+    let sent = request.body().clone();
+    let connect = target.endpoint.connect.clone();
+    let connect = ConnectOptions {
+        new_connection: start.fresh_connection,
+        timeout: target.timeouts.connect.or(connect.timeout),
+        ..connect
+    };
+    let limit = start.timeouts.first_output(model_request.is_streaming());
+    let (response, waited) = wait_for(limit, transport.send(&connect, request)).await;
+    let response =
+        response.ok_or_else(|| timeout_error(limit))?.map_err(|error| mask(transport_error(error, false)))?;
+    let (parts, mut body) = response.into_parts();
+    let head = ResponseHead { status: parts.status, headers: Arc::new(parts.headers) };
+    if head.status.is_success() {
+        return Ok((head, body, waited));
+    }
+    let bytes = read_error_body(&mut body, limit.saturating_sub(waited)).await;
+    let mut error = protocol.decode_error(&head, &bytes, &sent);
+    if error.class == ErrorClass::Redirect {
+        error = redirect_error(error, &head);
+    }
+    Err(mask(error))
 }
 
 /// Whether client and target use the same protocol, so that frames can be passed through.

@@ -43,7 +43,7 @@ struct Pools {
     /// Bytes reserved outside the part that is kept for small requests.
     used: AtomicUsize,
     /// Bytes reserved in that part.
-    kept_used: AtomicUsize,
+    small_used: AtomicUsize,
     /// The answers that hold memory, by number.
     answers: Mutex<BTreeMap<u64, Weak<HeldAnswer>>>,
     next_number: AtomicU64,
@@ -60,7 +60,7 @@ impl MemoryBudget {
         Self(Arc::new(Pools {
             limit: AtomicUsize::new(limit),
             used: AtomicUsize::new(0),
-            kept_used: AtomicUsize::new(0),
+            small_used: AtomicUsize::new(0),
             answers: Mutex::default(),
             next_number: AtomicU64::new(0),
             freed: Notify::new(),
@@ -76,13 +76,13 @@ impl MemoryBudget {
     /// Bytes reserved.
     #[must_use]
     pub fn used(&self) -> usize {
-        self.0.used.load(Relaxed) + self.0.kept_used.load(Relaxed)
+        self.0.used.load(Relaxed) + self.0.small_used.load(Relaxed)
     }
 
     /// A reservation for a request, of nothing yet.
     #[must_use]
     pub fn new_request(&self) -> RequestMemory {
-        RequestMemory { budget: self.clone(), used: 0, kept_used: 0 }
+        RequestMemory { budget: self.clone(), used: 0, small_used: 0 }
     }
 
     /// The memory of an answer, nothing yet.
@@ -101,7 +101,7 @@ impl MemoryBudget {
     }
 
     /// The part of the budget that is kept for small requests.
-    fn kept(&self) -> usize {
+    fn for_small_requests(&self) -> usize {
         self.0.limit.load(Relaxed) / 8
     }
 
@@ -111,7 +111,7 @@ impl MemoryBudget {
     }
 
     fn limit_for_answers(&self) -> usize {
-        self.0.limit.load(Relaxed) - self.kept()
+        self.0.limit.load(Relaxed) - self.for_small_requests()
     }
 
     fn try_take(&self, bytes: usize, limit: usize) -> bool {
@@ -132,16 +132,16 @@ impl MemoryBudget {
         self.0.freed.notify_waiters();
     }
 
-    /// Tells the largest held answer to end, except those that were told before. `false`: it is `needy` itself, or there is
+    /// Tells the largest held answer to end, except those that were told before. `false`: it is `requester` itself, or there is
     /// none.
-    fn end_largest(&self, needy: &HeldAnswer) -> bool {
+    fn end_largest(&self, requester: &HeldAnswer) -> bool {
         let answers = self.answers();
         let may_end = |answer: &&Arc<HeldAnswer>| !answer.is_complete.load(Relaxed) && !answer.has_to_end.load(Relaxed);
         let largest = answers.iter().filter(may_end).max_by_key(|answer| answer.bytes.load(Relaxed));
         let Some(largest) = largest else { return false };
         largest.has_to_end.store(true, Relaxed);
         largest.wake.notify_waiters();
-        largest.number != needy.number
+        largest.number != requester.number
     }
 
     /// Whether an answer that has to end still holds memory.
@@ -167,7 +167,7 @@ pub struct RequestMemory {
     budget: MemoryBudget,
     used: usize,
     /// What it holds of the part for small requests.
-    kept_used: usize,
+    small_used: usize,
 }
 
 impl RequestMemory {
@@ -177,19 +177,19 @@ impl RequestMemory {
     /// When the memory is used up; what was reserved before stays reserved.
     pub fn grow_to(&mut self, bytes: usize, is_small: bool) -> Result<(), MemoryFull> {
         let budget = &self.budget;
-        let moved = if is_small { 0 } else { self.kept_used };
-        let additional = bytes.saturating_sub(self.used + self.kept_used) + moved;
+        let moved = if is_small { 0 } else { self.small_used };
+        let additional = bytes.saturating_sub(self.used + self.small_used) + moved;
         if additional == 0 {
             return Ok(());
         }
         if budget.try_take(additional, budget.limit_for_requests()) {
             self.used += additional;
-            self.kept_used -= moved;
-            budget.0.kept_used.fetch_sub(moved, Relaxed);
+            self.small_used -= moved;
+            budget.0.small_used.fetch_sub(moved, Relaxed);
             return Ok(());
         }
-        if is_small && try_add(&budget.0.kept_used, additional, budget.kept()) {
-            self.kept_used += additional;
+        if is_small && try_add(&budget.0.small_used, additional, budget.for_small_requests()) {
+            self.small_used += additional;
             return Ok(());
         }
         Err(MemoryFull)
@@ -198,7 +198,7 @@ impl RequestMemory {
 
 impl Drop for RequestMemory {
     fn drop(&mut self) {
-        self.budget.0.kept_used.fetch_sub(self.kept_used, Relaxed);
+        self.budget.0.small_used.fetch_sub(self.small_used, Relaxed);
         self.budget.give_back(self.used);
     }
 }
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn largest_answer_ends_and_the_needy_one_goes_on() {
+    async fn largest_answer_ends_and_the_requester_one_goes_on() {
         let budget = MemoryBudget::new(LIMIT);
         let (large, small) = (budget.new_answer(), budget.new_answer());
         let (mut large_part, mut small_part) = (large.new_part(), small.new_part());
@@ -432,7 +432,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn answer_that_does_not_end_when_it_has_to_is_followed_by_the_next_largest() {
         let budget = MemoryBudget::new(LIMIT);
-        let (stuck, next, needy) = (budget.new_answer(), budget.new_answer(), budget.new_answer());
+        let (stuck, next, requester) = (budget.new_answer(), budget.new_answer(), budget.new_answer());
         let (mut stuck_part, mut next_part) = (stuck.new_part(), next.new_part());
         stuck_part.grow(LIMIT / 2).await.expect("there is room");
         next_part.grow(LIMIT / 4).await.expect("there is room");
@@ -440,14 +440,14 @@ mod tests {
             next.has_to_end().await;
             drop(next_part);
         };
-        let mut needy_part = needy.new_part();
-        let (grown, ()) = tokio::join!(needy_part.grow(LIMIT / 4), reader);
+        let mut requester_part = requester.new_part();
+        let (grown, ()) = tokio::join!(requester_part.grow(LIMIT / 4), reader);
         grown.expect("the second answer has ended");
         assert!(stuck.has_to_end().now_or_never().is_some(), "it still has to end");
         assert_eq!(stuck_part.grow(1).await, Err(MemoryFull));
         drop(stuck_part);
         stuck.new_part().grow(LIMIT / 2).await.expect("a new attempt begins anew");
-        assert_eq!(needy.new_part().grow(LIMIT).await, Err(MemoryFull), "it could never fit");
+        assert_eq!(requester.new_part().grow(LIMIT).await, Err(MemoryFull), "it could never fit");
         assert!(next.has_to_end().now_or_never().is_none(), "so that no other ends for it");
     }
 

@@ -29,7 +29,7 @@ use crate::{
         CallError, Frame, FrameKind,
         openai::{
             reshape::{AnswerDefaults, body_from_events, conversion_bytes},
-            server::ChunkWriter,
+            server_response::ChunkWriter,
         },
     },
 };

@@ -13,7 +13,7 @@ use crate::{
     config::{ClientConfig, Config, Route, normalize_name},
     engine::plan::Call,
     model::{ChatRequest, ModelRequest, target::Target},
-    protocol::openai::server::{self, ListedModel},
+    protocol::openai::server_response::{self, ListedModel},
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -29,7 +29,7 @@ pub(super) fn model_list(config: &Config, created: i64, client: Option<&ClientCo
     let names: BTreeSet<&str> = routes.clone().chain(models.clone()).collect();
     let aliases = aliases.filter(|name| !names.contains(name));
     let entries = routes.chain(models).chain(aliases);
-    server::model_list(entries.filter_map(|name| model_entry(config, created, client, name)))
+    server_response::model_list(entries.filter_map(|name| model_entry(config, created, client, name)))
 }
 
 /// A route has the smallest context window of its models: each of them may answer.
@@ -51,10 +51,10 @@ pub(super) fn model_entry(config: &Config, created: i64, client: Option<&ClientC
         return None;
     }
     if let Some(route) = config.route(&name) {
-        return Some(server::model_entry(&ListedModel { id: &id, ..listed_route(route, created) }));
+        return Some(server_response::model_entry(&ListedModel { id: &id, ..listed_route(route, created) }));
     }
     let target = config.model(&name).cloned().or_else(|| config.direct_model(&name))?;
-    Some(server::model_entry(&listed_model(&id, &target, created)))
+    Some(server_response::model_entry(&listed_model(&id, &target, created)))
 }
 
 /// Response of `/health`: the process runs.

@@ -32,7 +32,7 @@ use crate::{
         Frame, FrameKind,
         openai::{
             reshape::{AnswerDefaults, conversion_bytes, events_from_body},
-            server::{ChunkWriter, is_usage_only},
+            server_response::{ChunkWriter, is_usage_only},
         },
         reply_reader::DecodedBatch,
     },

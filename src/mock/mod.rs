@@ -27,7 +27,7 @@ pub use script::{Script, built_in_models};
 
 use crate::{
     model::ErrorClass,
-    protocol::openai::server,
+    protocol::openai::{server, server_response},
     transport::{ByteStream, TransportError, TransportErrorKind},
 };
 
@@ -131,9 +131,13 @@ async fn models(State(state): State<ServerState>, headers: HeaderMap) -> Respons
     if let Err(response) = state.check_key(&headers) {
         return response;
     }
-    let listed = |name| server::ListedModel { id: name, owner: "mmchat-mock", context_window: None, created: 0 };
+    let listed =
+        |name| server_response::ListedModel { id: name, owner: "mmchat-mock", context_window: None, created: 0 };
     let models = state.config.models.iter().map(|(name, _)| listed(name));
-    json_response(StatusCode::OK, &server::model_list(models.map(|model| server::model_entry(&model))))
+    json_response(
+        StatusCode::OK,
+        &server_response::model_list(models.map(|model| server_response::model_entry(&model))),
+    )
 }
 
 async fn chat(State(state): State<ServerState>, headers: HeaderMap, body: Body) -> Response<Body> {
@@ -198,7 +202,7 @@ fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<Body>
 }
 
 fn error_response(status: StatusCode, class: ErrorClass, code: &str, message: &str) -> Response<Body> {
-    json_response(status, &server::error_body(class, code, message))
+    json_response(status, &server_response::error_body(class, code, message))
 }
 
 fn html_response(status: StatusCode, title: &str) -> Response<Body> {

@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     model::{Answer, DeltaKind, ErrorClass, FinishReason, Usage},
-    protocol::openai::server::{self, ChunkWriter, ParsedRequest},
+    protocol::openai::{
+        server::{self, ParsedRequest},
+        server_response::{self, ChunkWriter},
+    },
 };
 
 const ID: &str = "chatcmpl-mock";
@@ -85,7 +88,7 @@ async fn fault_response(fault: Fault, script: &Script, request: &ParsedRequest, 
         Fault::HtmlPage => html_response(StatusCode::OK, "Welcome to the mock"),
         Fault::Empty => mock_response(StatusCode::OK, "text/event-stream", Body::empty()),
         Fault::ErrorBody => {
-            let error = server::error_body(C::Server, "server_error", "The mock's upstream failed.");
+            let error = server_response::error_body(C::Server, "server_error", "The mock's upstream failed.");
             json_response(StatusCode::OK, &error)
         }
         Fault::InStream => {
@@ -165,14 +168,14 @@ impl AnswerPlan {
                 | Fault::ErrorEvent
                 | Fault::InvalidChunk,
             ) => {
-                let body = server::response_body(ID, &self.model, unix_now(), &[(0, answer)]).to_string();
+                let body = server_response::response_body(ID, &self.model, unix_now(), &[(0, answer)]).to_string();
                 let middle = body.char_indices().nth(body.chars().count() / 2).map_or(0, |(offset, _)| offset);
                 return mock_response(StatusCode::OK, "application/json", Body::from(body[..middle].to_owned()));
             }
             Some(Fault::DoneOnly) => answer.finish_reason = None,
             _ => {}
         }
-        json_response(StatusCode::OK, &server::response_body(ID, &self.model, unix_now(), &[(0, answer)]))
+        json_response(StatusCode::OK, &server_response::response_body(ID, &self.model, unix_now(), &[(0, answer)]))
     }
 
     /// Streams the events according to the script's timing. Without a speed limit, events are joined into larger
@@ -206,7 +209,7 @@ impl AnswerPlan {
                         Fault::MissingEnd => return,
                         Fault::FalseDone => { yield Ok(ChunkWriter::done()); return }
                         Fault::ErrorEvent => {
-                            let error = server::error_body(ErrorClass::Server, "server_error", "The mock's stream failed.");
+                            let error = server_response::error_body(ErrorClass::Server, "server_error", "The mock's stream failed.");
                             yield Ok(Bytes::from(format!("event: error\ndata: {error}\n\n")));
                             return;
                         }

@@ -232,44 +232,18 @@ impl CallTask {
         let target = &candidate.target;
         self.emit_started(target).await;
         let mut keys = self.ordered_keys(candidate);
-        let key = keys.pop_front().flatten();
-        // A pooled connection to a server that just failed may be about to close.
-        let same_server =
-            |record: &AttemptRecord| record.target.endpoint.base_url.origin() == target.endpoint.base_url.origin();
-        let fresh_connection = self.accumulator().attempts.iter().any(same_server);
-        let mut spec = AttemptSpec {
-            candidate: candidate.clone(),
-            key,
-            request: self.request_for(candidate),
-            fresh_connection,
-            retain_frames: self.call.passthrough,
-            headers: Arc::clone(&self.headers),
-            memory: self.call.memory.clone(),
-        };
+        let mut spec = self.first_attempt(candidate, keys.pop_front().flatten());
         let mut new_workarounds = NewWorkarounds::default();
         loop {
             let error = match Box::pin(self.run_attempt(spec.clone())).await {
                 Ok(completion) => {
-                    // The answer may be that of the hedge request.
-                    let is_of_spec = |attempt: &AttemptRecord| attempt.target.id == target.id;
-                    if self.accumulator().attempts.last().is_some_and(is_of_spec) {
-                        self.remember_workarounds(&spec, new_workarounds);
-                    }
+                    self.remember_workarounds(&spec, new_workarounds);
                     return CandidateResult::Complete(completion);
                 }
                 Err(error) => error,
             };
-            if self.has_answer() {
-                let decision = self.decide(candidate, &error, false);
-                let is_final = error.class == ErrorClass::LocalLimit || self.is_unsafe_to_repeat;
-                let gives_up = is_final && decision == Decision::GiveUp;
-                return CandidateResult::Failed(error, if gives_up { decision } else { Decision::Failover });
-            }
-            // The last failure is that of the hedge request, so this candidate is not retried.
-            if self.accumulator().attempts.last().is_some_and(|attempt| attempt.target.id != target.id) {
-                let decision = self.decide(candidate, &error, false);
-                let fails_over = !matches!(decision, Decision::GiveUp | Decision::FailoverLarger);
-                return CandidateResult::Failed(error, if fails_over { Decision::Failover } else { decision });
+            if let Some(decision) = self.decide_without_retry(candidate, &error) {
+                return CandidateResult::Failed(error, decision);
             }
             let in_time = self.time.allows(Duration::ZERO);
             if in_time && self.apply_workaround(target, &error, &mut spec.request, &mut new_workarounds).await {
@@ -296,6 +270,45 @@ impl CallTask {
                 decision => return CandidateResult::Failed(error, decision),
             }
         }
+    }
+
+    fn first_attempt(&self, candidate: &Candidate, key: IndexedKey) -> AttemptSpec {
+        let origin = candidate.target.endpoint.base_url.origin();
+        // A pooled connection to a server that just failed may be about to close.
+        let same_server = |record: &AttemptRecord| record.target.endpoint.base_url.origin() == origin;
+        let fresh_connection = self.accumulator().attempts.iter().any(same_server);
+        AttemptSpec {
+            candidate: candidate.clone(),
+            key,
+            request: self.request_for(candidate),
+            fresh_connection,
+            retain_frames: self.call.passthrough,
+            headers: Arc::clone(&self.headers),
+            memory: self.call.memory.clone(),
+        }
+    }
+
+    /// The decision after a failure for which the candidate is not tried again: part of its answer arrived, or its hedge
+    /// request failed last.
+    fn decide_without_retry(&self, candidate: &Candidate, error: &CallError) -> Option<Decision> {
+        if self.has_answer() {
+            let decision = self.decide(candidate, error, false);
+            let is_final = error.class == ErrorClass::LocalLimit || self.is_unsafe_to_repeat;
+            let gives_up = is_final && decision == Decision::GiveUp;
+            return Some(if gives_up { decision } else { Decision::Failover });
+        }
+        if self.is_last_attempt_at(&candidate.target) {
+            return None;
+        }
+        Some(match self.decide(candidate, error, false) {
+            decision @ (Decision::GiveUp | Decision::FailoverLarger) => decision,
+            _ => Decision::Failover,
+        })
+    }
+
+    /// Whether the last attempt was one at `target`, and not its hedge request.
+    fn is_last_attempt_at(&self, target: &Target) -> bool {
+        self.accumulator().attempts.last().is_none_or(|attempt| attempt.target.id == target.id)
     }
 
     /// The keys of the candidate's endpoint in the order they are tried; restricted keys only if all are restricted.
@@ -356,9 +369,9 @@ impl CallTask {
         true
     }
 
-    /// Remembers the changes that have helped.
+    /// Remembers the changes that have helped, unless the answer is that of the hedge request.
     fn remember_workarounds(&self, spec: &AttemptSpec, new: NewWorkarounds) {
-        if !new.general.is_empty() {
+        if !new.general.is_empty() && self.is_last_attempt_at(&spec.candidate.target) {
             let attempt = spec.attempt_ref(self.engine.health.now());
             self.engine.health.record_workarounds(attempt, new.general, &self.engine.keys);
         }

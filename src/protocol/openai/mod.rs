@@ -1,8 +1,8 @@
 //! Implements the OpenAI chat completions format, including the deviations of compatible services.
 //!
 //! `encode` writes requests, `wire` has the types of a chunk, `decode` maps frames to deltas, `opaque` decodes
-//! pass-through responses, and `server` is the server side. Nothing depends on vendor names: differences between
-//! vendors are detected from the response or set in the config.
+//! pass-through responses, and `server` and `server_response` are the server side. Nothing depends on vendor names:
+//! differences between vendors are detected from the response or set in the config.
 
 use bytes::Bytes;
 use http::{
@@ -32,6 +32,7 @@ mod request_summary;
 pub mod reshape;
 mod routing_fields;
 pub mod server;
+pub mod server_response;
 mod system_role;
 mod usage;
 mod wire;
