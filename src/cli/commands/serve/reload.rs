@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::key_warnings::key_warnings;
 use crate::{
@@ -21,6 +21,8 @@ use crate::{
 
 /// A changed config is used when it has not changed for this long: a half-written one could lack the limits of a client.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
+/// The same for a text that looks like the first part of a longer one.
+const TRUNCATED_SETTLE_TIME: Duration = Duration::from_secs(10);
 
 /// The source of the config.
 pub(super) struct ConfigSource {
@@ -66,7 +68,7 @@ impl ConfigSource {
                 () = wait_for_change(&mut watchers) => false,
             };
             let layers = tokio::select! {
-                layers = self.settled_layers(last_texts.as_ref()) => layers,
+                layers = self.settled_layers(last_texts.as_ref(), is_requested) => layers,
                 () = wait_for_stop(signals) => return,
             };
             let texts = texts(&layers);
@@ -121,16 +123,26 @@ impl ConfigSource {
         Context::layers(&self.environment, &self.settings)
     }
 
-    /// The files once they have stopped changing. `last`: the texts in use.
-    async fn settled_layers(&self, last: Option<&Vec<ConfigText>>) -> Result<ConfigLayers, ConfigError> {
-        let mut layers = self.read_layers();
+    /// The files once they have stopped changing. `last`: the texts in use. `is_requested`: they are said to be complete.
+    async fn settled_layers(
+        &self,
+        last: Option<&Vec<ConfigText>>,
+        is_requested: bool,
+    ) -> Result<ConfigLayers, ConfigError> {
+        let (mut layers, mut unchanged_since) = (self.read_layers(), Instant::now());
         while texts(&layers).as_ref() != last {
             sleep(SETTLE_TIME).await;
             let next = self.read_layers();
-            if texts(&next) == texts(&layers) {
+            let next_texts = texts(&next);
+            if next_texts != texts(&layers) {
+                (layers, unchanged_since) = (next, Instant::now());
+                continue;
+            }
+            let is_truncated = !is_requested && may_be_truncated(last, next_texts.as_ref());
+            let settle_time = if is_truncated { TRUNCATED_SETTLE_TIME } else { SETTLE_TIME };
+            if unchanged_since.elapsed() >= settle_time {
                 return next;
             }
-            layers = next;
         }
         layers
     }
@@ -149,6 +161,20 @@ impl ConfigSource {
         };
         user.chain(others).filter_map(start).collect()
     }
+}
+
+/// Whether one of the new texts may be the first part of one that is still being written.
+fn may_be_truncated(old: Option<&Vec<ConfigText>>, new: Option<&Vec<ConfigText>>) -> bool {
+    let new_text = |path: &PathBuf| new?.iter().find(|new| new.path == *path).map(|new| new.text.as_str());
+    old.is_some_and(|old| old.iter().any(|old| new_text(&old.path).is_some_and(|new| ends_early(&old.text, new))))
+}
+
+/// Whether `new` is shorter than `old` and does not end as it does.
+fn ends_early(old: &str, new: &str) -> bool {
+    fn last_line(text: &str) -> Option<&str> {
+        text.trim_end().lines().next_back()
+    }
+    new.len() < old.len() && last_line(new) != last_line(old)
 }
 
 /// Waits for a stop signal.
@@ -172,4 +198,20 @@ fn error_text(error: &ConfigError) -> String {
         format!("{}:{line}:{column}: {problem}", problem.path().display())
     });
     texts.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_that_ends_early_may_be_truncated() {
+        let old = "[serve.keys.team]\napi_key = \"k\"\nmodels = [\"chat\"]\n";
+        for truncated in ["", "[serve.keys.team]\napi_key = \"k\"\n", "[serve.keys.team]\napi_key = \"other\"\nmod"] {
+            assert!(ends_early(old, truncated), "{truncated}");
+        }
+        for complete in [old, "[serve.keys.team]\nmodels = [\"chat\"]\n\n", &format!("{old}rpm = 9\n")] {
+            assert!(!ends_early(old, complete), "{complete}");
+        }
+    }
 }
