@@ -207,8 +207,10 @@ impl Attempt {
     /// The headers of the response with these names, in lowercase; a name may end in `*`. Values that quote a secret are
     /// left out.
     #[must_use]
-    pub fn listed_headers(&self, names: &[String]) -> HeaderMap {
-        crate::config::listed_headers(&without_secrets(Arc::clone(&self.headers), &self.credentials), names)
+    pub fn listed_headers(&self, names: &[String]) -> Arc<HeaderMap> {
+        let listed = crate::config::listed_headers(&self.headers, names);
+        // Masking is expensive, so only these are checked.
+        without_secrets(Arc::new(listed), &self.credentials)
     }
 
     /// The finish reason, if only the usage of the answer may be missing.

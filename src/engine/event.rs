@@ -32,7 +32,7 @@ pub enum EventKind {
     /// An attempt at a target started.
     Started(Arc<Target>),
     /// The headers of the response that the client gets, before the first deltas of an attempt.
-    Headers(HeaderMap),
+    Headers(Arc<HeaderMap>),
     /// Everything that one read of the network added to the answer.
     Deltas(DecodedBatch),
     /// Like `Deltas`, but not shown until the call ends, so that the output of a failed attempt is never shown.

@@ -66,7 +66,7 @@ pub(super) struct InFlightRequest {
     /// Response status, once it is determined.
     pub(super) status: Option<StatusCode>,
     /// Headers of the service that the client gets.
-    pub(super) service_headers: HeaderMap,
+    pub(super) service_headers: Arc<HeaderMap>,
 }
 
 impl InFlightRequest {
@@ -100,7 +100,7 @@ impl InFlightRequest {
             last_chunk_at: None,
             chunk_gaps: None,
             status: None,
-            service_headers: HeaderMap::new(),
+            service_headers: Arc::default(),
         })
     }
 
@@ -154,7 +154,7 @@ impl InFlightRequest {
                 metrics.observe_overhead(overhead);
             }
             EventKind::FirstToken(_) => {}
-            EventKind::Headers(headers) => self.service_headers.clone_from(headers),
+            EventKind::Headers(headers) => self.service_headers = Arc::clone(headers),
             EventKind::Failed { record, .. } => {
                 // A request rejected by a local limit was not sent.
                 self.other_attempts += usize::from(record.class() != Some(ErrorClass::LocalLimit));
@@ -176,7 +176,7 @@ impl InFlightRequest {
 
     /// The headers of an error response that the client gets.
     pub(super) fn listed_headers(&self, error: &CallError) -> HeaderMap {
-        let headers = error.headers.as_ref();
+        let headers = error.headers.as_deref();
         headers.map(|headers| listed_headers(headers, &self.current.response_headers)).unwrap_or_default()
     }
 

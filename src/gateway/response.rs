@@ -194,7 +194,7 @@ fn memory_full_response(in_flight: &mut InFlightRequest) -> Response<Body> {
 fn failure_response(in_flight: &mut InFlightRequest, record: &CallRecord) -> Response<Body> {
     let error = record.result.as_ref().expect_err("the call failed");
     let mut response = error_response(&in_flight.context.request_id, record, error);
-    in_flight.service_headers = in_flight.listed_headers(error);
+    in_flight.service_headers = Arc::new(in_flight.listed_headers(error));
     in_flight.status = Some(response.status());
     insert_target_headers(in_flight, response.headers_mut());
     let attempts = HeaderValue::from(record.attempts.len());
@@ -204,7 +204,7 @@ fn failure_response(in_flight: &mut InFlightRequest, record: &CallRecord) -> Res
 
 /// Adds the headers for endpoint, model, route, attempts and overhead.
 fn insert_target_headers(in_flight: &InFlightRequest, headers: &mut HeaderMap) {
-    headers.extend(in_flight.service_headers.clone());
+    headers.extend(HeaderMap::clone(&in_flight.service_headers));
     let mut insert = |name: &'static str, value: &str| {
         let value = utf8_percent_encode(value, HEADER_ENCODE_SET).to_string();
         let value = HeaderValue::try_from(value).expect("percent-encoded values are valid in headers");

@@ -273,9 +273,9 @@ impl CallTask {
     }
 
     fn first_attempt(&self, candidate: &Candidate, key: IndexedKey) -> AttemptSpec {
-        let origin = candidate.target.endpoint.base_url.origin();
+        let base_url = &candidate.target.endpoint.base_url;
         // A pooled connection to a server that just failed may be about to close.
-        let same_server = |record: &AttemptRecord| record.target.endpoint.base_url.origin() == origin;
+        let same_server = |record: &AttemptRecord| record.target.endpoint.base_url.origin() == base_url.origin();
         let fresh_connection = self.accumulator().attempts.iter().any(same_server);
         AttemptSpec {
             candidate: candidate.clone(),

@@ -52,14 +52,22 @@ fn gateway_config(
     .concat()
 }
 
-fn scripts_dir() -> PathBuf {
+pub(super) fn scripts_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop_clients")
+}
+
+/// Copies a script to where Node finds the packages: it searches in the directories above the script.
+pub(super) fn copy_node_script(name: &str) -> PathBuf {
+    let script = install_dir().join(name);
+    std::fs::copy(scripts_dir().join(name), &script).expect("writable copy");
+    script
 }
 
 /// Runs a client's checks and prints their table.
 #[expect(clippy::print_stdout, reason = "the table is the result of the test")]
-fn run_checks(mut command: Command, env: &TestEnv) {
+pub(super) fn run_checks(mut command: Command, env: &TestEnv) {
     command.env("HOME", env.folder.path()).env("OPENAI_LOG", "").env_remove("OPENAI_API_KEY");
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
     let result = command.output().expect("program starts");
     let (out, err) = (String::from_utf8_lossy(&result.stdout), String::from_utf8_lossy(&result.stderr));
     println!("{out}");
@@ -79,11 +87,8 @@ fn openai_sdks_work() {
     let mut sdk = python();
     sdk.arg(scripts_dir().join("openai_sdk.py")).arg(&serving.url);
     run_checks(sdk, &env);
-    // Node searches for packages in the directories above the script, so it is copied to where they are.
-    let script = install_dir().join("openai_sdk.mjs");
-    std::fs::copy(scripts_dir().join("openai_sdk.mjs"), &script).expect("writable copy");
     let mut node = Command::new("node");
-    node.arg(script).arg(&serving.url);
+    node.arg(copy_node_script("openai_sdk.mjs")).arg(&serving.url);
     run_checks(node, &env);
 }
 

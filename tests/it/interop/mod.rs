@@ -1,6 +1,7 @@
 //! Interoperability with third-party servers and clients. These tests are ignored; `scripts/interop` installs the
 //! software and runs them.
 
+mod chaos;
 mod clients;
 mod servers;
 
