@@ -115,6 +115,8 @@ pub struct Attempt {
     memory: AnswerMemory,
     /// The memory of what is not decoded yet.
     undecoded: AnswerPart,
+    /// The memory of what was decoded last.
+    decoded: AnswerPart,
     /// The value of `waited` when the last part of a complete answer arrived, and how long to wait for more; `None`: the
     /// answer is not complete.
     complete_since: Option<(Duration, Duration)>,
@@ -183,6 +185,7 @@ impl Attempt {
             max_answer_bytes: start.max_answer_bytes,
             memory: start.memory.clone(),
             undecoded: start.memory.new_part(),
+            decoded: start.memory.new_part(),
             complete_since: None,
             is_usage_pending: protocol.reports_usage_at_end(target, model_request),
             pending_end: None,
@@ -216,6 +219,9 @@ impl Attempt {
     /// The finish reason, if only the usage of the answer may be missing.
     #[must_use]
     pub fn finish_reason(&self) -> Option<FinishReason> {
+        if let Some(Ok(end)) = &self.pending_end {
+            return end.finish_reason.clone();
+        }
         self.complete_since?;
         self.reader.finish_reason()
     }
@@ -228,6 +234,10 @@ impl Attempt {
         let mut deltas = Vec::new();
         let end = self.read(&mut deltas).await;
         let read = DecodedBatch { deltas, frames: self.reader.take_frames() };
+        let end = match self.reserve(&read).await {
+            Err(full) if end.as_ref().is_none_or(Result::is_ok) => return Err(memory_error(full)),
+            _ => end,
+        };
         match end {
             None => Ok(Step::Read(read)),
             Some(end) if read.is_empty() => end.map(Step::Done),
@@ -265,11 +275,23 @@ impl Attempt {
         };
         // Decoding counts too: otherwise a server that sends without pause would never reach a timeout.
         self.waited += started.elapsed();
-        let held = Some(self.reader.held_bytes()).filter(|held| *held > RESERVED_BYTES).unwrap_or_default();
-        match self.undecoded.resize(held).await {
-            Err(full) if end.is_none() => Some(Err(memory_error(full))),
-            _ => end,
-        }
+        end
+    }
+
+    /// Reserves the memory of what was read: of `batch`, until the next read, and of what is not decoded yet.
+    async fn reserve(&mut self, batch: &DecodedBatch) -> Result<(), MemoryFull> {
+        let if_large = |bytes: usize| if bytes > RESERVED_BYTES { bytes } else { 0 };
+        let (undecoded, decoded) = (if_large(self.reader.held_bytes()), if_large(batch.held_bytes()));
+        // Most of what was decoded had been reserved before.
+        let excess = self.undecoded.bytes().saturating_sub(undecoded);
+        self.undecoded.hand_over(excess, &mut self.decoded);
+        self.decoded.resize(decoded).await?;
+        self.undecoded.resize(undecoded).await
+    }
+
+    /// Takes the memory of the last batch, for a consumer that holds the batch longer than until the next read.
+    pub fn take_reserved(&mut self) -> AnswerPart {
+        std::mem::replace(&mut self.decoded, self.memory.new_part())
     }
 
     fn read_timeout(&self) -> Duration {

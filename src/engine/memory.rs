@@ -361,6 +361,13 @@ impl AnswerPart {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
+    /// Hands over `bytes` of it to another part of the same answer.
+    pub fn hand_over(&mut self, bytes: usize, other: &mut Self) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        other.bytes += bytes;
+    }
+
     fn shrink(&mut self, bytes: usize) {
         if bytes > 0
             && let Some(held) = &self.memory.0
@@ -408,7 +415,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn largest_answer_ends_and_the_requester_one_goes_on() {
+    async fn largest_answer_ends_and_the_one_that_needs_memory_goes_on() {
         let budget = MemoryBudget::new(LIMIT);
         let (large, small) = (budget.new_answer(), budget.new_answer());
         let (mut large_part, mut small_part) = (large.new_part(), small.new_part());

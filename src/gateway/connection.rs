@@ -158,9 +158,11 @@ impl Gateway {
         let Some(connection) = self.connections.open(address, max) else {
             self.log_address_limit(address, max.unwrap_or_default());
             // The handshake of TLS would cost more than the connection.
-            if tls.is_none() {
-                let rejected = self.serve_plain(socket, self.connections.new_activity(), routers, max);
-                let _ = timeout(REJECTION_TIMEOUT, rejected).await;
+            if tls.is_none()
+                && let Some(rejected) = self.connections.open_rejected(address)
+            {
+                let served = self.serve_plain(socket, Arc::clone(&rejected.activity), routers, max);
+                let _ = timeout(REJECTION_TIMEOUT, served).await;
             }
             return;
         };

@@ -24,6 +24,8 @@ const CLOSED_PART: usize = 8;
 const MAX_CLOSED_AT_ONCE: usize = 32;
 /// Time for the handshake and the first request of a new connection, before it counts as idle.
 const FIRST_REQUEST_MICROS: u64 = 5_000_000;
+/// Maximum connections of one address that get an answer although they are over its limit.
+const MAX_REJECTED: usize = 8;
 /// Minimum time between two messages about one limit.
 const MESSAGE_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -38,6 +40,8 @@ struct Open {
     next_number: u64,
     by_number: HashMap<u64, Arc<Activity>>,
     by_address: HashMap<IpAddr, usize>,
+    /// Connections over the limit that wait for their answer.
+    rejected: HashMap<IpAddr, usize>,
     last_messages: HashMap<&'static str, Instant>,
 }
 
@@ -64,8 +68,19 @@ impl Connections {
         Some(OpenConnection { connections: Arc::clone(self), number, address, activity })
     }
 
-    /// The activity of a connection, which is not registered.
-    pub(super) fn new_activity(&self) -> Arc<Activity> {
+    /// Registers a connection over the limit of its address. `None`: as many wait for their answer already.
+    pub(super) fn open_rejected(self: &Arc<Self>, address: IpAddr) -> Option<RejectedConnection> {
+        let address = network(address);
+        let mut open = self.open.lock();
+        let count = open.rejected.entry(address).or_default();
+        if *count >= MAX_REJECTED {
+            return None;
+        }
+        *count += 1;
+        Some(RejectedConnection { connections: Arc::clone(self), address, activity: self.new_activity() })
+    }
+
+    fn new_activity(&self) -> Arc<Activity> {
         Arc::new(Activity {
             started_at: self.started_at,
             idle_since: AtomicU64::new(micros_since(self.started_at).saturating_add(FIRST_REQUEST_MICROS)),
@@ -128,11 +143,29 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         let mut open = self.connections.open.lock();
         open.by_number.remove(&self.number);
-        if let Some(count) = open.by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                open.by_address.remove(&self.address);
-            }
+        decrement(&mut open.by_address, self.address);
+    }
+}
+
+/// A connection over the limit of its address; removed when dropped.
+pub(super) struct RejectedConnection {
+    connections: Arc<Connections>,
+    address: IpAddr,
+    /// What it does.
+    pub(super) activity: Arc<Activity>,
+}
+
+impl Drop for RejectedConnection {
+    fn drop(&mut self) {
+        decrement(&mut self.connections.open.lock().rejected, self.address);
+    }
+}
+
+fn decrement(counts: &mut HashMap<IpAddr, usize>, address: IpAddr) {
+    if let Some(count) = counts.get_mut(&address) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&address);
         }
     }
 }

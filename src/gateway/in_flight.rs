@@ -26,6 +26,7 @@ use crate::{
     gateway::quota::QuotaGuard,
     model::{ErrorClass, target::Target},
     protocol::CallError,
+    routing::OnIncomplete,
     store::record::StoredCall,
 };
 
@@ -45,6 +46,8 @@ pub(super) struct InFlightRequest {
     finished: Option<Arc<CallRecord>>,
     /// Whether a call that has finished is settled only when its answer is converted.
     pub(super) settles_after_conversion: bool,
+    /// The client gets nothing of the answer before it is complete.
+    is_buffered: bool,
     quota_guard: QuotaGuard,
     /// Memory of the request, which is kept for retries.
     _request_memory: RequestMemory,
@@ -85,6 +88,7 @@ impl InFlightRequest {
             is_settled: false,
             finished: None,
             settles_after_conversion: false,
+            is_buffered: call.on_incomplete == OnIncomplete::Buffer,
             is_route: call.route.is_some(),
             answer_memory: call.memory.clone(),
             run: gateway.deps.engine.run(Plan::single(call)),
@@ -214,7 +218,7 @@ impl InFlightRequest {
         }
     }
 
-    /// Ends the call with `error`, which prevents that the client gets its answer.
+    /// Ends the call with `error`, although the service has answered.
     pub(super) fn fail(&mut self, error: CallError) {
         if let Some(mut record) = self.finished.take() {
             Arc::make_mut(&mut record).result = Err(error);
@@ -257,11 +261,18 @@ impl InFlightRequest {
 
 impl Drop for InFlightRequest {
     fn drop(&mut self) {
-        self.settle_converted();
-        if !self.is_settled
-            && let Some(event) = self.stop()
-        {
-            self.observe(&event);
+        let unsent = self.finished.take();
+        let stopped = self.stop().and_then(|event| match event.kind {
+            EventKind::Finished(record) => Some(record),
+            _ => None,
+        });
+        if let Some(mut record) = unsent.or(stopped) {
+            // The client has left before it had anything of an answer that is sent at once.
+            if self.is_buffered && record.result.is_ok() {
+                let record = Arc::make_mut(&mut record);
+                (record.stopped, record.result) = (true, Err(CallError::new(ErrorClass::LocalLimit, "interrupted")));
+            }
+            self.settle(record);
         }
         self.gateway.metrics.request_ended();
     }

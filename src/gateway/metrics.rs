@@ -242,7 +242,7 @@ impl Metrics {
         }
         if record.stopped {
             self.client_disconnects.inc();
-        } else if record.incomplete
+        } else if record.class() == Some(ErrorClass::Incomplete)
             && let Some(target) = &record.target
         {
             self.incomplete.get_or_create(&model_labels(config, target)).inc();

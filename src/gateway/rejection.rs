@@ -228,15 +228,13 @@ impl Rejection {
         matches!(self, Self::MissingKey | Self::UnknownKey)
     }
 
-    /// Whether the connection is closed: it may not stay open, or the unread rest of the body would be parsed as the next
-    /// request.
+    /// Whether the connection is closed: the unread rest of the body would be parsed as the next request.
     pub(super) fn closes_connection(&self) -> bool {
         matches!(
             self,
             Self::BodyTooLarge(_)
                 | Self::UnsupportedEncoding(_)
                 | Self::MemoryFull
-                | Self::TooManyConnections { .. }
                 | Self::BodyTimeout
                 | Self::IncompleteBody
         )

@@ -100,6 +100,7 @@ async fn stream_response(
             WriteOutcome::Chunk => {}
             WriteOutcome::MemoryFull if !has_first_chunk => return memory_full_response(&mut in_flight),
             WriteOutcome::MemoryFull => {
+                in_flight.status = Some(StatusCode::OK);
                 in_flight.fail(memory_error(MemoryFull));
                 break;
             }
@@ -146,7 +147,6 @@ async fn buffered_response(
             EventKind::Started(_) | EventKind::Headers(_) | EventKind::FirstToken(_) | EventKind::Notice(_) => {}
         }
     }
-    in_flight.status = Some(StatusCode::OK);
     let (content_type, body) = match frames.first() {
         Some(frame) if frame.kind == FrameKind::Body => (JSON, frame.raw.clone()),
         // Only chat chunks can be merged into one object; other events are returned as they are.
@@ -170,6 +170,7 @@ async fn buffered_response(
             (JSON, if bytes < BLOCKING_MERGE_BYTES { merge() } else { run_blocking(merge).await })
         }
     };
+    in_flight.status = Some(StatusCode::OK);
     in_flight.settle_converted();
     let body = Body::new(HeldBody::new(body, in_flight.answer_memory.clone()));
     let mut response = response_with_body(StatusCode::OK, content_type, body);
@@ -204,7 +205,11 @@ fn failure_response(in_flight: &mut InFlightRequest, record: &CallRecord) -> Res
 
 /// Adds the headers for endpoint, model, route, attempts and overhead.
 fn insert_target_headers(in_flight: &InFlightRequest, headers: &mut HeaderMap) {
-    headers.extend(HeaderMap::clone(&in_flight.service_headers));
+    for (name, value) in &*in_flight.service_headers {
+        if !headers.contains_key(name) {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
     let mut insert = |name: &'static str, value: &str| {
         let value = utf8_percent_encode(value, HEADER_ENCODE_SET).to_string();
         let value = HeaderValue::try_from(value).expect("percent-encoded values are valid in headers");

@@ -61,6 +61,9 @@ impl Gateway {
         let mut response = self.check_and_route(routers, conn_info, request).await;
         // A browser must not take the answer of a model for a page.
         response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if conn_info.max_connections.is_some() {
+            response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 

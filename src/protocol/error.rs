@@ -17,6 +17,9 @@ const MAX_CODE_CHARS: usize = 128;
 /// Maximum number of words between "model" and what is said of it: its name, and words such as "is currently".
 const MAX_NAME_WORDS: usize = 6;
 
+/// A balance that pays for fewer tokens is used up.
+const MIN_AFFORDABLE_TOKENS: u64 = 256;
+
 /// The error of a call.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{message}")]
@@ -230,8 +233,14 @@ pub fn classify(signals: ErrorSignals<'_>) -> Option<ErrorClass> {
 #[must_use]
 pub fn is_request_specific(message: &str) -> bool {
     let message = message.to_lowercase();
-    let contains = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
-    contains(phrases::REQUEST_SPECIFIC) && !contains(phrases::NOTHING_LEFT)
+    let is_named = phrases::REQUEST_SPECIFIC.iter().any(|phrase| message.contains(phrase));
+    is_named && affordable_tokens(&message).is_none_or(|tokens| tokens >= MIN_AFFORDABLE_TOKENS)
+}
+
+/// The tokens that the rest of a balance pays for, if the message names them.
+fn affordable_tokens(message: &str) -> Option<u64> {
+    let (_, after) = message.split_once(phrases::AFFORDABLE)?;
+    after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// The text of an error in lowercase.

@@ -282,13 +282,14 @@ pub(super) const UNSUPPORTED: &[&str] = &["json schema", "asynchronous calls"];
 /// A part of this request is the cause: other requests with the same key to the same model may be accepted.
 pub(super) const REQUEST_SPECIFIC: &[&str] = &[
     "endpoints found that support",
-    "can only afford",
+    AFFORDABLE,
+    "can handle the requested parameters",
     "prompt tokens limit exceeded",
     "required for long context requests",
 ];
 
-/// What such a text says if no other request would be accepted either.
-pub(super) const NOTHING_LEFT: &[&str] = &["can only afford 0."];
+/// Stands before the number of tokens that the rest of a balance pays for.
+pub(super) const AFFORDABLE: &str = "can only afford ";
 
 #[cfg(test)]
 mod tests {
@@ -357,7 +358,6 @@ mod tests {
             FORBIDDEN,
             UNSUPPORTED,
             REQUEST_SPECIFIC,
-            NOTHING_LEFT,
         ];
         let missing = |phrase: &&&str| !bodies.contains(**phrase);
         let missing: Vec<&str> = all.into_iter().flatten().filter(missing).copied().collect();

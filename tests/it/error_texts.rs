@@ -565,6 +565,9 @@ one = { base_url = "http://127.0.0.1:1/v1" }
 two = { base_url = "http://127.0.0.1:2/v1" }
 [routes.chat]
 models = ["one/x", "two/x"]
+[retry]
+# Which of two is expected back first is random.
+further_attempts = 0
 "#;
 
 /// Endpoints with unusable certificates.

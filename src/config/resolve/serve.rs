@@ -11,7 +11,7 @@ use crate::config::{
 };
 
 /// Headers that belong to the client's own connection or have its key.
-const SECRET_HEADERS: [&str; 11] = [
+const SECRET_HEADERS: [&str; 19] = [
     "authorization",
     "proxy-authorization",
     "api-key",
@@ -21,8 +21,16 @@ const SECRET_HEADERS: [&str; 11] = [
     "host",
     "connection",
     "content-length",
+    "content-type",
     "content-encoding",
     "transfer-encoding",
+    "keep-alive",
+    "te",
+    "trailer",
+    "upgrade",
+    "retry-after",
+    "x-should-retry",
+    "www-authenticate",
 ];
 
 impl Resolver {

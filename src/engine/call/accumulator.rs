@@ -36,7 +36,7 @@ pub(in crate::engine) struct CallAccumulator {
     record: Option<Arc<CallRecord>>,
 }
 
-/// When the output of one attempt arrived.
+/// When the output of one attempt arrived, and whether all of it has.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OutputTiming {
     /// Part of the answer itself arrived. Reasoning alone can still be discarded.

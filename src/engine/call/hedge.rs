@@ -1,6 +1,6 @@
 //! Sends a hedge request beside one that is slow, and uses the answer that starts first.
 //!
-//! A half-open probe is hedged, too, so that the request that it is does not wait for a service that may still be down.
+//! A half-open probe is hedged, too, so that its request does not wait for a service that may still be down.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -10,7 +10,9 @@ use tokio::time::Instant;
 use super::{
     CallTask,
     queue::Candidate,
-    send::{AttemptSpec, EndedStart, FailedStart, PendingAttempt, ResponseInfo, StartFuture, StartResult},
+    send::{
+        AttemptSpec, EndedStart, FailedStart, PendingAttempt, ResponseInfo, StartFuture, StartResult, record_failure,
+    },
 };
 use crate::{
     engine::{Engine, NextStep, Notice},
@@ -114,6 +116,7 @@ impl CallTask {
                 let target = Arc::clone(&other.0.candidate.target);
                 self.record_attempt(&ended.0, ended.1, info, Some(&error));
                 self.accumulator().switch_attempt(&target, other.1);
+                self.keep_for_further_attempt(ended.0.candidate, &error);
                 self.emit_failed(error, NextStep::AwaitHedge(target.id.clone())).await;
                 self.emit_started(&target).await;
                 self.await_pending(PendingAttempt { spec: other.0, started_at: other.1, start: other_start }).await
@@ -148,7 +151,9 @@ async fn finish_probe(engine: Arc<Engine>, spec: AttemptSpec, started_at: Instan
             engine.health.record_first_delta(attempt, ttft, &engine.keys);
         }
         Err(FailedStart { error, .. }) => {
-            engine.health.record_failure(&attempt, &engine.keys, &error, engine.random_unit());
+            record_failure(&engine, &spec, &attempt, &error);
+            // The call, which may still read another answer, holds the probe.
+            engine.health.release_probe(attempt, &engine.keys);
         }
     }
 }

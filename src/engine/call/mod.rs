@@ -70,6 +70,8 @@ struct CallTask {
     queue: CandidateQueue,
     /// Candidates that failed with an error that may pass.
     failed: Vec<Candidate>,
+    /// The candidate of the last failed attempt, which may be that of a hedge request.
+    last_failed: Option<Candidate>,
     budget: AttemptBudget,
     first_token_wait: FirstTokenWait,
     /// The most recoverable error that a candidate gave earlier and that was not tried for that reason.
@@ -113,6 +115,7 @@ impl CallTask {
         Self {
             queue: CandidateQueue::default(),
             failed: Vec::new(),
+            last_failed: None,
             time: TimeBudget::new(engine.policies.timeouts, &call),
             budget: if call.client_retries {
                 AttemptBudget::new(engine.policies.attempts).without_further_attempts()
@@ -170,7 +173,10 @@ impl CallTask {
                 CandidateResult::Failed(error, decision) => (error, decision),
             };
             // Releases the lease of a half-open probe.
-            self.keep_for_further_attempt(candidate, &error);
+            drop(candidate);
+            if let Some(failed) = self.last_failed.take() {
+                self.keep_for_further_attempt(failed, &error);
+            }
             if self.has_answer() && self.call.on_incomplete == OnIncomplete::Error {
                 return Err(error);
             }

@@ -21,6 +21,9 @@ use crate::{
 /// A wait at least this long is shown to the user.
 const NOTICE_THRESHOLD: Duration = Duration::from_secs(1);
 
+/// How often a call that waits for a candidate looks for another one.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
 /// What a call waits for that can send no request now.
 enum Wait {
     /// The result of a request of another call.
@@ -97,8 +100,8 @@ impl CallTask {
         }
     }
 
-    /// A candidate to which the request can be sent now; `Err`: what to wait for. `has_soft`: the call waits for a candidate
-    /// that is not among the restricted ones, and whose restriction is not hard.
+    /// A candidate to which the request can be sent now; `Err`: what to wait for. `has_soft`: the call already waits for a
+    /// candidate, so none with a hard restriction is tried.
     fn sendable(&mut self, mut has_soft: bool) -> Result<Candidate, Option<Wait>> {
         if self.budget.candidates() == 0 {
             return Err(None);
@@ -183,7 +186,7 @@ impl CallTask {
         if remaining() >= NOTICE_THRESHOLD {
             self.notify(Notice::AllUnavailable(candidate.target.id.clone(), remaining())).await;
         }
-        let mut other = None;
+        let (mut other, mut last_look) = (None, Instant::now());
         while other.is_none() && !remaining().is_zero() && self.time.allows(Duration::ZERO) {
             self.time.time_search(pin!(engine.health.wait_for_change(remaining(), &engine.keys))).await;
             // It is available before that time if another request was answered.
@@ -191,9 +194,15 @@ impl CallTask {
             if is_early && engine.health.availability(&candidate.health_keys).retry_after().is_none() {
                 break;
             }
-            other = self.sendable(true).ok();
+            // Each result of another request wakes all that wait.
+            if last_look.elapsed() >= LOOK_INTERVAL {
+                last_look = Instant::now();
+                other = self.sendable(true).ok();
+            }
         }
         self.queue.restricted.push(candidate);
+        // If the other one fails, too, the call still waits.
+        self.has_waited = other.is_none();
         other
     }
 

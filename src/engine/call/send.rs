@@ -120,6 +120,7 @@ impl CallTask {
         self.record_attempt(&attempt.0, attempt.1, info, result.as_ref().err());
         self.accumulator().end_attempt();
         if result.is_err() {
+            self.last_failed = Some(attempt.0.candidate);
             // The consumer discards it.
             self.held_output = self.call.memory.new_part();
         }
@@ -209,11 +210,11 @@ impl CallTask {
                 self.reporter.emit(EventKind::Headers(headers)).await;
             }
         }
+        let mut reserved = std::mem::replace(&mut started.first_memory, self.call.memory.new_part());
+        reserved.absorb(attempt.take_reserved());
         if !first.is_empty() {
-            self.emit_deltas(first, sent_at).await?;
+            self.emit_deltas(first, sent_at, reserved).await?;
         }
-        // Held until here, and what the consumer holds is reserved separately.
-        started.first_memory = self.call.memory.new_part();
         let end = if let Some(end) = end {
             end
         } else {
@@ -250,7 +251,9 @@ impl CallTask {
                 Step::Done(end) => return Ok(end),
                 Step::Read(read) if read.is_empty() => {}
                 Step::Read(read) => {
-                    self.emit_deltas(read, attempt.sent_at()).await?;
+                    let reserved = attempt.take_reserved();
+                    self.accumulator().output.finish_reason = None;
+                    self.emit_deltas(read, attempt.sent_at(), reserved).await?;
                     // Only now: the consumer has all of it.
                     self.accumulator().output.finish_reason = attempt.finish_reason();
                 }
@@ -258,12 +261,25 @@ impl CallTask {
         }
     }
 
-    async fn emit_deltas(&mut self, read: DecodedBatch, sent_at: Instant) -> Result<(), CallError> {
+    /// Emits deltas. `reserved`: their memory.
+    async fn emit_deltas(
+        &mut self,
+        read: DecodedBatch,
+        sent_at: Instant,
+        reserved: AnswerPart,
+    ) -> Result<(), CallError> {
         let buffered = self.call.on_incomplete == OnIncomplete::Buffer;
-        let read = if buffered { read.detached() } else { read };
         let retained = self.accumulator().retained_bytes(&read.deltas);
-        let held = retained + if buffered { read.held_bytes() } else { 0 };
-        self.held_output.grow(held).await.map_err(memory_error)?;
+        let (read, _reserved) = if buffered {
+            let held = self.held_output.bytes() + retained + read.held_bytes();
+            self.held_output.absorb(reserved);
+            self.held_output.resize(held).await.map_err(memory_error)?;
+            (read.detached(), None)
+        } else {
+            self.held_output.grow(retained).await.map_err(memory_error)?;
+            // Until the consumer has the deltas.
+            (read, Some(reserved))
+        };
         // The text is limited by the attempt; held events may consist of anything else.
         let max_bytes = self.engine.policies.answer.max_bytes;
         if self.held_output.bytes() > max_bytes.saturating_mul(HELD_FACTOR) {
@@ -293,17 +309,11 @@ impl CallTask {
     ) {
         let engine = &self.engine;
         let attempt = spec.attempt_ref(engine.health.timestamp_of(started_at));
-        match error {
-            // A path that only lacks this operation affects only the operation.
-            Some(error)
-                if spec.request.as_chat().is_none()
-                    && error.class != ErrorClass::Path
-                    && is_unsupported_operation(error) => {}
-            Some(error) => engine.health.record_failure(&attempt, &engine.keys, error, engine.random_unit()),
-            None => {
-                let total = (!spec.request.is_streaming()).then(|| started_at.elapsed());
-                engine.health.record_success(attempt, total, &engine.keys);
-            }
+        if let Some(error) = error {
+            record_failure(engine, spec, &attempt, error);
+        } else {
+            let total = (!spec.request.is_streaming()).then(|| started_at.elapsed());
+            engine.health.record_success(attempt, total, &engine.keys);
         }
         let record = self.attempt_record(spec, started_at, info, error);
         self.accumulator().record_attempt(record);
@@ -372,6 +382,15 @@ async fn start(
         }
     };
     Ok(Box::new(StartedAttempt { attempt, first, first_memory, end, info, _permit: permit, _in_flight: in_flight }))
+}
+
+/// Records the failure of an attempt in the health of its target.
+pub(super) fn record_failure(engine: &Engine, spec: &AttemptSpec, attempt: &health::AttemptRef, error: &CallError) {
+    // A path that only lacks this operation affects only the operation.
+    let is_of_operation = spec.request.as_chat().is_none() && error.class != ErrorClass::Path;
+    if !(is_of_operation && is_unsupported_operation(error)) {
+        engine.health.record_failure(attempt, &engine.keys, error, engine.random_unit());
+    }
 }
 
 /// Whether the endpoint or model does not support the operation. If the request is not a chat, such an error says nothing

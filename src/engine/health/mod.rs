@@ -330,6 +330,11 @@ impl Health {
         self.with_snapshot(|snapshot| snapshot.workarounds(model, now).cloned().collect())
     }
 
+    /// Releases the lease of a probe that has ended without a result.
+    pub(super) fn release_probe(&self, attempt: AttemptRef, keys: &KeyRing) {
+        self.record_update(attempt, keys, Outcome::ProbeReleased);
+    }
+
     fn record_update(&self, attempt: AttemptRef, keys: &KeyRing, outcome: Outcome) {
         let update = PendingUpdate { at: self.now(), attempt, outcome };
         let write_now = self.with_cache(|cache| {

@@ -11,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::{task::JoinHandle, time::sleep};
 
-use super::{AttemptRef, Health, Outcome, RestrictedGuard};
+use super::{AttemptRef, Health, RestrictedGuard};
 use crate::{
     engine::Engine,
     model::target::Target,
@@ -71,7 +71,7 @@ impl Drop for Probe {
             operation: None,
         };
         let engine = Arc::clone(&self.engine);
-        engine.health.record_update(attempt, &engine.keys, Outcome::ProbeReleased);
+        engine.health.release_probe(attempt, &engine.keys);
     }
 }
 

@@ -186,6 +186,10 @@ async fn candidate_without_a_named_time_is_tried_while_the_call_waits_for_anothe
     assert_eq!(result.models(), ["b-upstream"]);
     assert!((SECOND / 2..SECOND * 2).contains(&result.took), "one request per second: {:?}", result.took);
     waiting.abort();
+    sleep(SECOND).await;
+    test_engine.add_replies([status(429), answer()]);
+    let result = test_engine.run(once()).await;
+    assert_eq!(result.models().last(), Some(&"a-upstream"), "after the other one has failed, the call still waits");
 }
 
 #[tokio::test(start_paused = true)]

@@ -41,6 +41,14 @@ async fn slow_request_is_hedged_and_the_first_to_answer_wins() {
     let test_engine = TestEngine::new([MockResponse::DelayedStatus(SECOND * 2, 500), late(3)]);
     let result = test_engine.run(hedged(SECOND)).await;
     assert_eq!((result.answer.text.as_str(), result.classes()), ("Hello", vec!["server", "ok"]));
+    // Both fail: each is tried again if its own error may pass.
+    let rejected = || MockResponse::Status(401, vec![], "{}");
+    let test_engine = TestEngine::new([MockResponse::DelayedStatus(SECOND * 2, 503), rejected(), answer()]);
+    let result = test_engine.run(hedged(SECOND)).await;
+    assert_eq!(result.models(), ["a-upstream", "b-upstream", "a-upstream"]);
+    let test_engine = TestEngine::new([MockResponse::DelayedStatus(SECOND * 2, 401), status(503), answer()]);
+    let result = test_engine.run(hedged(SECOND)).await;
+    assert_eq!(result.models(), ["a-upstream", "b-upstream", "b-upstream"]);
     // The winner's answer is incomplete: the other one, which had no output, is tried again.
     let test_engine =
         TestEngine::new([late(9), MockResponse::ChunksThenReset(vec![(Duration::ZERO, HELLO)]), answer()]);

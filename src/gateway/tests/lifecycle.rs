@@ -53,6 +53,20 @@ async fn client_disconnect_cancels_the_upstream_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn client_that_leaves_before_an_answer_in_one_piece_is_sent_is_recorded_as_gone() {
+    let reply = || MockResponse::Chunks(vec![(NO_DELAY, HELLO), (NO_DELAY, STOP), (3600 * SECOND, USAGE)]);
+    let fixture = TestGateway::new("", [reply(), reply()]).await;
+    for stream in [false, true] {
+        let buffer = [("x-mmchat-buffer", "1")];
+        let request = fixture.post("/v1/chat/completions", &buffer, chat("one", stream));
+        assert!(timeout(SECOND / 2, request).await.is_err(), "the usage is awaited");
+        let line = fixture.last_log_line();
+        assert_eq!((line["class"].as_str(), line["status"].as_u64()), (Some("client-gone"), Some(499)));
+        assert_eq!((line["output"].is_u64(), fixture.log_lines.lock().len()), (true, 1 + usize::from(stream)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn reload_applies_to_new_requests_and_an_invalid_config_changes_nothing() {
     let slow = MockResponse::Chunks(vec![(NO_DELAY, HELLO), (SECOND, STOP)]);
     let fixture = TestGateway::new("", [slow, chunks(&[HELLO, STOP, DONE])]).await;
@@ -260,6 +274,12 @@ async fn connections_of_an_address_are_limited() {
         assert!(refused.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{refused}");
         assert!(refused.contains("retry-after: 1\r\n") && refused.contains("too_many_connections"), "{refused}");
         assert!(refused.contains("connection: close\r\n"), "{refused}");
+        let mut silent = Vec::new();
+        for _ in 0..8 {
+            silent.push(connect(address).await);
+        }
+        let mut further = connect(address).await;
+        assert_eq!(further.read(&mut [0]).await.unwrap_or_default(), 0, "closed at once");
     })
     .await;
 }

@@ -22,6 +22,9 @@ enum State {
     Page(Vec<u8>),
 }
 
+/// An object, its text as a delta, and a copy of either while it is converted.
+const OBJECT_FACTOR: usize = 3;
+
 /// Splits one response body into frames.
 #[derive(Debug)]
 pub struct BodyFramer {
@@ -80,13 +83,14 @@ impl BodyFramer {
         Ok(())
     }
 
-    /// The memory of what is not part of a frame yet, in bytes.
+    /// The memory of what is not part of a frame yet, in bytes. An object also has that of what it is parsed into: it arrives
+    /// in one piece.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         match &self.state {
             State::Start(_) | State::Page(_) => 0,
             State::Stream(decoder) => decoder.held_bytes(),
-            State::Json(body) => body.capacity(),
+            State::Json(body) => body.len() * OBJECT_FACTOR,
         }
     }
 

@@ -52,17 +52,44 @@ const REFUSED: [&str; 37] = [
 ];
 
 /// The wordings of a refused value, or of a parameter that is refused because of another one.
-const VALUE: [&str; 10] = [
+const VALUE: [&str; 21] = [
     "unsupported value",
     "unsupported_value",
+    "does not support setting",
     "cannot both",
     "at the same time",
     "simultaneously",
     "mutually exclusive",
     "together with",
     "in combination",
-    " when ",
+    "when thinking",
+    "when reasoning",
+    "when tool",
+    "when using tool",
+    "when stream",
+    "when `",
+    "when '",
+    "is enabled",
+    "are enabled",
+    "is set",
+    "unless ",
     "同时",
+];
+
+/// Parameters that services refuse because of others. An error that names two of them is about their combination.
+const COMBINED: [&str; 12] = [
+    "temperature",
+    "topp",
+    "topk",
+    "tools",
+    "toolchoice",
+    "thinking",
+    "reasoningeffort",
+    "responseformat",
+    "logprobs",
+    "stream",
+    "streamoptions",
+    "paralleltoolcalls",
 ];
 
 const STREAMING: [&str; 6] = [
@@ -129,7 +156,8 @@ impl Refusal {
     /// Whether a value or a combination of parameters is refused, which another request may not have. For parameters of
     /// sampling, models that refuse a value accept only the default.
     pub(super) fn is_of_value(&self) -> bool {
-        self.contains(&VALUE) && !self.contains(&["only the default"])
+        let named = COMBINED.iter().filter(|name| self.words.iter().any(|word| word == *name));
+        (self.contains(&VALUE) || named.count() > 1) && !self.contains(&["only the default"])
     }
 
     /// Whether a stream is refused.

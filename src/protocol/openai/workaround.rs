@@ -14,8 +14,28 @@ use crate::{
 };
 
 /// Fields without which the request means something else.
-const REQUIRED: [&str; 10] =
-    ["model", "messages", "prompt", "input", "stream", "tools", "tool_choice", "response_format", "n", "stop"];
+const REQUIRED: [&str; 20] = [
+    "model",
+    "messages",
+    "prompt",
+    "input",
+    "stream",
+    "tools",
+    "tool_choice",
+    "functions",
+    "function_call",
+    "response_format",
+    "modalities",
+    "audio",
+    "n",
+    "stop",
+    "dimensions",
+    "encoding_format",
+    "documents",
+    "query",
+    "size",
+    "suffix",
+];
 
 /// The change that may avoid `error`.
 pub(super) fn workaround_for(error: &CallError, target: &Target, request: &ModelRequest) -> Option<ParamWorkaround> {
@@ -270,6 +290,10 @@ mod tests {
         assert!(!general("Unsupported value: 'reasoning_effort' does not support 'minimal'.", "reasoning_effort"));
         assert!(!general("`top_k` is not supported when thinking is enabled.", "top_k"));
         assert!(!general("top_p cannot be used together with temperature", "top_p"));
+        let tools = "Function tools with reasoning_effort are not supported for this model";
+        assert!(!general(tools, "reasoning_effort"), "the model may accept it without tools");
+        assert!(!general("The model does not support setting thinking_budget to 0.", "thinking_budget"));
+        assert!(general("The temperature parameter is not supported when using this model", "temperature"));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::{
     render::Output,
     store::{
         self,
+        allocator::prepare_for_large_blocks,
         record::{Database, RecordWriter, SqliteSpendLedger},
     },
     term::{
@@ -162,6 +163,7 @@ async fn serve(
     let log = new_log();
     log.event("listening", &format!("{scheme}://{address}/v1"));
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    prepare_for_large_blocks();
     let workers = Workers::start(threads)?;
     let stop_signal = source.follow(&gateway, &log, &mut signals);
     let serving = gateway.serve(listener, &workers, max_connections, async {

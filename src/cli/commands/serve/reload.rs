@@ -58,7 +58,7 @@ impl ConfigSource {
         let mut last_texts = texts(&self.read_layers());
         let mut watchers = self.start_watchers(log);
         loop {
-            let is_requested = tokio::select! {
+            let mut is_requested = tokio::select! {
                 signal = signals.next() => match signal {
                     ServerSignal::Stop => return,
                     // The terminal was closed: SIGHUP means stop.
@@ -67,9 +67,14 @@ impl ConfigSource {
                 },
                 () = wait_for_change(&mut watchers) => false,
             };
-            let layers = tokio::select! {
-                layers = self.settled_layers(last_texts.as_ref(), is_requested) => layers,
-                () = wait_for_stop(signals) => return,
+            let layers = loop {
+                tokio::select! {
+                    layers = self.settled_layers(last_texts.as_ref(), is_requested) => break layers,
+                    signal = signals.next() => match signal {
+                        ServerSignal::Stop => return,
+                        ServerSignal::Reload => is_requested = true,
+                    },
+                }
             };
             let texts = texts(&layers);
             // A notification may be about another file in the folder.
@@ -123,7 +128,8 @@ impl ConfigSource {
         Context::layers(&self.environment, &self.settings)
     }
 
-    /// The files once they have stopped changing. `last`: the texts in use. `is_requested`: they are said to be complete.
+    /// The files once they have stopped changing. `last`: the texts in use. `is_requested`: a signal asks for
+    /// them, so they are complete.
     async fn settled_layers(
         &self,
         last: Option<&Vec<ConfigText>>,
