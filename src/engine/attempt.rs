@@ -187,7 +187,8 @@ impl Attempt {
             undecoded: start.memory.new_part(),
             decoded: start.memory.new_part(),
             complete_since: None,
-            is_usage_pending: protocol.reports_usage_at_end(target, model_request),
+            // An answer that was asked for in one piece has its usage, also if it is streamed.
+            is_usage_pending: !model_request.is_streaming() || protocol.reports_usage_at_end(target, model_request),
             pending_end: None,
             request_id: head.request_id().map(|id| credentials.masked_in(&id)),
             server: ServerKind::from_headers(&head.headers),

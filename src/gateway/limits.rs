@@ -42,7 +42,7 @@ impl Default for GatewayLimits {
             body_timeout: Duration::from_secs(300),
             unread_body_bytes: 256 * 1024 * 1024,
             unread_body_timeout: Duration::from_secs(30),
-            unread_body_silence: Duration::from_secs(1),
+            unread_body_silence: Duration::from_secs(5),
             small_body_bytes: 256 * 1024,
             break_delay: Duration::from_millis(20),
             end_timeout: Duration::from_secs(1),

@@ -26,7 +26,15 @@ pub(super) fn check(
         return Err(Rejection::HostNotAllowed(host));
     }
     let Some(origin) = header_text(header::ORIGIN) else { return Ok(()) };
-    let same_origin = origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(&host));
+    let is_page = |scheme: &str| matches!(scheme, "http" | "https");
+    let same_origin = origin
+        .split_once("://")
+        .is_some_and(|(scheme, authority)| is_page(scheme) && authority.eq_ignore_ascii_case(&host));
+    // The same holds for two origins.
+    let duplicate_origin = headers.get_all(header::ORIGIN).iter().nth(1).is_some();
+    if duplicate_origin {
+        return Err(Rejection::OriginNotAllowed(origin));
+    }
     if same_origin || is_allowed_origin(serve, &origin) { Ok(()) } else { Err(Rejection::OriginNotAllowed(origin)) }
 }
 

@@ -213,7 +213,8 @@ impl Rejection {
             | Self::RateLimit { client, .. }
             | Self::SpendLimit { client, .. }
             | Self::MetricsNotAllowed { client } => vec![client],
-            Self::UnknownModel { model, .. } => vec![model],
+            // The hint may suggest a name.
+            Self::UnknownModel { model, hint } => vec![model, hint],
             _ => Vec::new(),
         }
     }

@@ -407,6 +407,13 @@ mod tests {
         use ErrorClass as C;
         let cases = [
             (401, "", "", C::Auth),
+            (429, "exceeded_current_quota_error", "the account is suspended", C::Quota),
+            (403, "NOT_ENOUGH_BALANCE", "", C::Quota),
+            (403, "", "RPM limit reached", C::Rate),
+            (400, "", "Total tokens of image and text exceed max message tokens", C::Context),
+            (400, "", "This model's maximum prompt length is 131072 but the request has 140000 tokens", C::Context),
+            (400, "", "The decoder prompt (length 9000) is longer than the maximum model length of 8192", C::Context),
+            (400, "sensitive_words_detected", "", C::Filter),
             (403, "invalid_api_key", "", C::Auth),
             (403, "", "not for you", C::Forbidden),
             (400, "", "API key not valid. Please pass a valid API key.", C::Auth),

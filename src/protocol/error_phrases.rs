@@ -31,6 +31,8 @@ pub(super) const RATE: &[&str] = &[
     "过于频繁",
     "限流",
     "request limit reached",
+    "rpm limit",
+    "tpm limit",
 ];
 
 /// The account, its balance or its free tier is used up, or a spend limit of the key is reached; if the text does not also
@@ -43,6 +45,8 @@ pub(super) const QUOTA_OR_RATE: &[&str] = &[
     "current quota",
     "exceeded_current_quota",
     "quota_exceeded",
+    "quotaexceeded",
+    "setlimitexceeded",
     "quota exceeded",
     "quota is not enough",
     "pre_consume_token_quota_failed",
@@ -59,6 +63,7 @@ pub(super) const QUOTA: &[&str] = &[
     "balance is insufficient",
     "balance is not enough",
     "balance not enough",
+    "not_enough_balance",
     "insufficient credit",
     "not enough credits",
     "credit balance",
@@ -125,6 +130,11 @@ pub(super) const CONTEXT: &[&str] = &[
     "token length too long",
     "max length exceeded",
     "prompt exceeds max length",
+    "exceed max message tokens",
+    "maximum prompt length",
+    "maximum model length",
+    "tokens in the prompt cannot exceed",
+    "model_max_prompt_tokens_exceeded",
     "tokens_too_long",
     "characters_too_long",
 ];
@@ -156,6 +166,7 @@ pub(super) const FILTER: &[&str] = &[
     "sensitive content",
     "unsafe_generation",
     "senstive",
+    "sensitive_words_detected",
 ];
 
 /// The key itself is refused.
@@ -232,6 +243,7 @@ pub(super) const MODEL: &[&str] = &[
     "not activated the model",
     "no such model",
     "unknown model",
+    "unavailable_model",
     "invalid model",
     "no models loaded",
     "model name format",
@@ -295,15 +307,20 @@ pub(super) const AFFORDABLE: &str = "can only afford ";
 mod tests {
     use super::*;
 
-    /// Wordings for which no published body was found; they are known from the source code of small gateways, from test
-    /// suites or from documentation that quotes them in part.
+    /// Wordings for which no whole published body was found: source code, test suites or documentation quote them in
+    /// part.
     const WITHOUT_SOURCE: &[&str] = &[
         "过于频繁",
         "限流",
+        "rpm limit",
+        "tpm limit",
         "insufficientquota",
         "insufficient quota",
+        "quotaexceeded",
+        "setlimitexceeded",
         "balance is not enough",
         "balance not enough",
+        "not_enough_balance",
         "not enough credits",
         "payment required",
         "额度已过期",
@@ -312,7 +329,13 @@ mod tests {
         "request tokens exceed",
         "上下文长度",
         "输入长度超",
+        "exceed max message tokens",
+        "maximum prompt length",
+        "maximum model length",
+        "tokens in the prompt cannot exceed",
+        "model_max_prompt_tokens_exceeded",
         "审核不通过",
+        "sensitive_words_detected",
         "noautherror",
         "no_available_channel",
         "无可用的渠道",
@@ -320,6 +343,7 @@ mod tests {
         "serveroverloaded",
         "really busy",
         "服务繁忙",
+        "unavailable_model",
         "not available",
         "字段",
         "unrecognized request url",

@@ -6,7 +6,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{CallTask, queue::Candidate};
 use crate::{
@@ -259,13 +259,24 @@ impl CallTask {
         }
         match self.if_available(candidate) {
             Ok(candidate) => Some(candidate),
-            Err(candidate) => match Health::restricted_turn(&engine, &candidate.target, &candidate.health_keys) {
-                RestrictedTurn::Send(guard, key_index) => {
-                    Some(Candidate { restricted_guard: Some(Arc::new(guard)), key_index, ..candidate })
-                }
-                _ => None,
-            },
+            Err(candidate) => self.restricted_attempt(candidate).await,
         }
+    }
+
+    /// A further attempt at a restricted candidate; waits once until it may get a request again after a rate limit.
+    async fn restricted_attempt(&mut self, candidate: Candidate) -> Option<Candidate> {
+        let engine = Arc::clone(&self.engine);
+        let interval = engine.policies.last_resort.rate_interval;
+        for is_last in [false, true] {
+            let turn = Health::restricted_turn(&engine, &candidate.target, &candidate.health_keys);
+            if let RestrictedTurn::Send(guard, key_index) = turn {
+                return Some(Candidate { restricted_guard: Some(Arc::new(guard)), key_index, ..candidate });
+            }
+            if !is_last && self.time.allows(interval) {
+                self.time.time_search(pin!(sleep(interval))).await;
+            }
+        }
+        None
     }
 
     /// The candidate with its probe; `Err`: another request has the probe.

@@ -94,9 +94,11 @@ async fn one_failure_of_each_candidate_delays_no_request() {
 
 #[tokio::test(start_paused = true)]
 async fn rate_limited_model_gets_one_request_in_a_second_and_the_others_its_last_error() {
-    let test_engine = TestEngine::server([status(429), status(429)]);
+    let test_engine = TestEngine::server(vec![status(429); 3]);
     let one = || call_to(vec![testing::target("a")]);
-    assert_eq!(test_engine.run(one()).await.class(), ErrorClass::Rate);
+    let first = test_engine.run(one()).await;
+    assert_eq!((first.class(), first.requests.len()), (ErrorClass::Rate, 3), "two further attempts");
+    assert!(first.took >= SECOND, "the last one waits until the second is over: {:?}", first.took);
     let sent = test_engine.transport.requests.lock().len();
     for _ in 0..5 {
         let result = test_engine.run(one()).await;

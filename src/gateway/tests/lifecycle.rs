@@ -187,6 +187,23 @@ async fn requests_that_are_in_flight_when_the_server_ends_get_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn transfer_breaks_off_some_time_after_the_error_event() {
+    let reply = MockResponse::ChunksThenReset(vec![(NO_DELAY, HELLO)]);
+    let fixture = TestGateway::new("", [reply]).await;
+    let mut body = fixture.chat("one", true).await.into_body();
+    let mut text = String::new();
+    while !text.contains("\"error\"") {
+        let frame = body.frame().await.expect("an error event").expect("the transfer has not broken off");
+        text += &String::from_utf8_lossy(&frame.into_data().expect("data"));
+    }
+    let event_at = tokio::time::Instant::now();
+    assert!(body.frame().await.expect("a break").is_err());
+    // A runtime that drops unread data on a reset needs some time to read it.
+    assert_eq!(event_at.elapsed(), fixture.gateway.deps.limits.break_delay);
+    assert!(!event_at.elapsed().is_zero());
+}
+
+#[tokio::test(start_paused = true)]
 async fn answer_that_only_waits_for_its_usage_is_complete_when_the_server_ends() {
     let reply = MockResponse::Chunks(vec![(NO_DELAY, HELLO), (NO_DELAY, STOP), (3600 * SECOND, USAGE)]);
     let fixture = TestGateway::new("", [reply]).await;

@@ -18,6 +18,9 @@ use crate::{
     },
 };
 
+/// Fields that only errors have, in spellings of several services.
+const MESSAGE_FIELDS: [&str; 6] = ["error_msg", "errmsg", "err_msg", "error_message", "errorMessage", "errMsg"];
+
 /// The contents of an error body.
 #[derive(Debug, Default)]
 struct ErrorBody {
@@ -179,15 +182,16 @@ fn embedded_json(text: &str) -> Option<Value> {
 fn parse_fields(json: &Value) -> ErrorBody {
     let field = |name: &str| json.get(name).and_then(scalar_text).filter(|text| !text.is_empty());
     let base_resp = json.get("base_resp");
-    let message = ["message", "msg", "error_msg", "errmsg", "errorMessage", "html-message"]
+    let message = ["message", "msg", "html-message"]
         .into_iter()
+        .chain(MESSAGE_FIELDS)
         .find_map(field)
         .or_else(|| json.get("detail").map(detail_text).filter(|text| !text.is_empty()))
         .or_else(|| field("title"))
         .or_else(|| json.get("errors").map(detail_text).filter(|text| !text.is_empty()))
         .or_else(|| base_resp.and_then(|resp| resp.get("status_msg")).and_then(scalar_text))
         .unwrap_or_else(|| if has_known_key(json) { String::new() } else { json.to_string() });
-    let code = ["code", "error_code", "errcode"].into_iter().find_map(field);
+    let code = ["code", "error_code", "errcode", "err_no", "errorCode"].into_iter().find_map(field);
     let code = code.or_else(|| base_resp.and_then(|resp| resp.get("status_code")).and_then(scalar_text));
     let minimax = base_resp.and_then(|resp| resp.get("status_code")).and_then(Value::as_u64).and_then(minimax_code);
     let by_minimax = minimax.map(|(_, code)| code.to_owned());
@@ -296,11 +300,13 @@ pub(super) fn is_error_body(json: &Value, event: &[u8]) -> bool {
         item.pointer("/base_resp/status_code").and_then(Value::as_i64).is_some_and(|code| code != 0);
     let is_answer =
         item.get("choices").is_some_and(|choices| !choices.is_null()) || item.get("usage").is_some_and(is_set);
+    let has_choices = item.get("choices").and_then(Value::as_array).is_some_and(|choices| !choices.is_empty());
     event == b"error"
         || has("error")
+        || !has_choices && MESSAGE_FIELDS.into_iter().any(has)
         || item.get("object").is_some_and(|object| object == "error")
         || has_base_resp_error
-        || (!is_answer && ["message", "msg", "error_msg", "errmsg", "detail", "errors"].into_iter().any(has))
+        || (!is_answer && ["message", "msg", "detail", "errors"].into_iter().any(has))
 }
 
 /// The error of a response with status 200 that is an HTML page or plain text.
@@ -387,6 +393,10 @@ mod tests {
             json!({"detail": [{"msg": "boom"}]}),
             json!({"errors": [{"code": 1, "message": "boom"}]}),
             json!({"base_resp": {"status_code": 1004, "status_msg": "boom"}}),
+            json!({"error_message": "boom"}),
+            json!({"errorMessage": "boom", "errorCode": 7}),
+            json!({"err_no": 7, "err_msg": "boom"}),
+            json!({"choices": [], "usage": {"total_tokens": 1}, "error_msg": "boom"}),
             json!({"error": {"error": {"message": "boom"}}}),
         ] {
             assert_eq!(parse_error(&body).message, "boom", "{body}");

@@ -23,6 +23,7 @@ mod decode;
 mod echo;
 mod encode;
 mod error;
+mod known_fields;
 mod models;
 mod opaque;
 mod output_seen;

@@ -92,31 +92,45 @@ const COMBINED: [&str; 12] = [
     "paralleltoolcalls",
 ];
 
-const STREAMING: [&str; 6] = [
+const STREAMING: [&str; 9] = [
     "verified to stream",
     "'stream' does not support true",
     "stream is not supported",
     "streaming is not supported",
     "does not support stream",
     "not support streaming",
+    "streaming not supported",
+    "unsupported parameter: 'stream'",
+    "stream must be false",
 ];
 
-const ONE_OBJECT: [&str; 6] = [
+const ONE_OBJECT: [&str; 9] = [
     "only support stream",
     "only supports stream",
     "only stream",
     "enable the stream parameter",
     "non-streaming calls",
     "stream must be true",
+    "stream must be set to true",
+    "non-streaming is not supported",
+    "non-streaming requests are not supported",
 ];
 
-const SYSTEM_ROLE: [&str; 6] = [
+const SYSTEM_ROLE: [&str; 14] = [
     "system role not supported",
     "system role is not supported",
     "developer instruction is not enabled",
     "does not support 'system'",
     "'system' role",
     "system messages are not supported",
+    "does not support 'developer'",
+    "'system' is not supported",
+    "'developer' is not supported",
+    "system role is not allowed",
+    "invalid role: system",
+    "invalid role: developer",
+    "only user and assistant roles",
+    "conversation roles must alternate",
 ];
 
 impl Refusal {
@@ -142,9 +156,10 @@ impl Refusal {
         phrases.iter().any(|phrase| self.text.contains(phrase))
     }
 
-    /// Whether a parameter is refused, and not only its value.
+    /// Whether a parameter is refused, and not only its value. `stream_options` has one use only, so any error that names it
+    /// refuses it.
     pub(super) fn is_of_parameter(&self) -> bool {
-        self.contains(&REFUSED)
+        self.contains(&REFUSED) || self.names("stream_options")
     }
 
     /// Whether the text names the field, in any spelling.

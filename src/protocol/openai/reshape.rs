@@ -7,7 +7,10 @@
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::decode::{is_end_signal, split_first_frame};
+use super::{
+    decode::{is_end_signal, split_first_frame},
+    known_fields,
+};
 use crate::protocol::framing::lenient::replace_lone_surrogates;
 
 /// What an answer gets that the service did not send.
@@ -78,6 +81,7 @@ fn event(chunk: &Map<String, Value>) -> Bytes {
 
 /// In chunks, each tool call has its index, and the arguments are a text.
 fn complete_tool_calls(message: &mut Map<String, Value>) {
+    function_call_to_text(message);
     let Some(Value::Array(calls)) = message.get_mut("tool_calls") else { return };
     for (position, call) in calls.iter_mut().enumerate() {
         if let Value::Object(call) = call {
@@ -89,9 +93,16 @@ fn complete_tool_calls(message: &mut Map<String, Value>) {
 
 /// Some services send the arguments as an object in place of its text.
 fn arguments_to_text(call: &mut Map<String, Value>) {
-    if let Some(arguments) = call.get_mut("function").and_then(|function| function.get_mut("arguments"))
-        && (arguments.is_object() || arguments.is_array())
-    {
+    to_text(call.get_mut("function").and_then(|function| function.get_mut("arguments")));
+}
+
+/// The same for a call in the form that OpenAI used before there were tools.
+fn function_call_to_text(message: &mut Map<String, Value>) {
+    to_text(message.get_mut("function_call").and_then(|call| call.get_mut("arguments")));
+}
+
+fn to_text(arguments: Option<&mut Value>) {
+    if let Some(arguments) = arguments.filter(|arguments| arguments.is_object() || arguments.is_array()) {
         *arguments = arguments.to_string().into();
     }
 }
@@ -131,7 +142,8 @@ pub fn body_from_events<'e>(
 }
 
 fn parse(json: &str) -> Option<Value> {
-    serde_json::from_str(json).ok().or_else(|| serde_json::from_str(&replace_lone_surrogates(json)?).ok())
+    let whole = |json: &str| serde_json::from_str(json).ok();
+    whole(json).or_else(|| whole(&replace_lone_surrogates(json)?)).or_else(|| known_fields::parse(json))
 }
 
 fn set_defaults(object: &mut Map<String, Value>, defaults: &AnswerDefaults<'_>) {
@@ -206,6 +218,7 @@ impl MergedAnswer {
             };
             message.entry("role").or_insert_with(|| "assistant".into());
             message.entry("content").or_insert(Value::Null);
+            function_call_to_text(&mut message);
             if let Some(Value::Array(calls)) = message.get_mut("tool_calls") {
                 for call in calls.iter_mut().filter_map(Value::as_object_mut) {
                     call.remove("index");
@@ -225,7 +238,7 @@ impl MergedAnswer {
         self.fields.insert("object".into(), "chat.completion".into());
         set_defaults(&mut self.fields, defaults);
         self.fields.insert("choices".into(), choices.into());
-        self.fields.retain(|name, value| name != "x_groq" && !(name == "usage" && value.is_null()));
+        self.fields.retain(|name, value| !(name == "usage" && value.is_null()));
         Value::Object(self.fields).to_string()
     }
 }
@@ -283,7 +296,11 @@ fn merge(name: &str, known: &mut Value, next: Value, is_cumulative: bool) {
         (Value::String(old), Value::String(new)) if GROWING_TEXTS.contains(&name) => old.push_str(&new),
         (Value::String(_), Value::String(new)) if new.is_empty() => {}
         (Value::Object(old), Value::Object(new)) => merge_objects(old, new, is_cumulative),
-        (Value::Array(old), Value::Array(new)) => new.into_iter().for_each(|item| merge_item(old, item, is_cumulative)),
+        (Value::Array(old), Value::Array(new)) => {
+            for item in new {
+                merge_item(name, old, item, is_cumulative);
+            }
+        }
         // Content as a text in one chunk and as a list of parts in the next.
         (Value::String(old), Value::Array(new)) => {
             let text = (!old.is_empty()).then(|| json!({"type": "text", "text": old}));
@@ -298,16 +315,17 @@ fn merge(name: &str, known: &mut Value, next: Value, is_cumulative: bool) {
     }
 }
 
-/// Adds an item to a list. An item with an index, such as a tool call, continues the one with the same index, unless it
-/// has another id: some services send index 0 for every call.
-fn merge_item(items: &mut Vec<Value>, next: Value, is_cumulative: bool) {
+/// Adds an item to the list `name`. An item with an index, such as a tool call, continues the one with the same index, unless
+/// it has another id: some services send index 0 for every call. A tool call without an index continues the last one, unless
+/// it has an id of its own.
+fn merge_item(name: &str, items: &mut Vec<Value>, next: Value, is_cumulative: bool) {
     let id = |item: &Value| item.get("id").and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
     // Lists such as log probabilities have many items, and no index.
-    if next.get("index").is_none() {
+    if next.get("index").is_none() && (name != "tool_calls" || id(&next).is_some()) {
         return items.push(next);
     }
     let continues = |item: &Value| {
-        let same_index = item.get("index").is_some_and(|index| next.get("index") == Some(index));
+        let same_index = next.get("index").is_none_or(|index| item.get("index") == Some(index));
         same_index && id(item).zip(id(&next)).is_none_or(|(known, new)| known == new)
     };
     match (items.iter().rposition(continues), next) {
@@ -416,6 +434,38 @@ mod tests {
         let call = &chunks[1]["choices"][0]["delta"]["tool_calls"][0];
         assert_eq!((&call["index"], &call["function"]["arguments"]), (&json!(0), &json!("{\"b\":2}")));
         assert_eq!((&chunks[0]["id"], &chunks[0]["created"]), (&json!("chatcmpl-1"), &json!(7)));
+    }
+
+    #[test]
+    fn calls_without_an_index_and_of_the_old_form_are_joined() {
+        let chunk = |delta: Value| json!({"choices": [{"delta": delta}]});
+        let call = |call: Value| chunk(json!({"tool_calls": [call]}));
+        let answer = body(&[
+            call(json!({"id": "c", "function": {"name": "f", "arguments": "{\"a\""}})),
+            call(json!({"function": {"arguments": ":1}"}})),
+            call(json!({"id": "d", "function": {"name": "g", "arguments": "{}"}})),
+        ]);
+        let calls = &answer["choices"][0]["message"]["tool_calls"];
+        assert_eq!(
+            (calls[0]["function"]["arguments"].as_str(), calls.as_array().map(Vec::len)),
+            (Some("{\"a\":1}"), Some(2))
+        );
+        let answer = body(&[chunk(json!({"function_call": {"name": "f", "arguments": {"a": 1}}}))]);
+        assert_eq!(answer["choices"][0]["message"]["function_call"]["arguments"], "{\"a\":1}");
+    }
+
+    #[test]
+    fn text_beside_what_no_tree_can_hold_is_not_lost() {
+        let deep = format!("{}1{}", "[".repeat(300), "]".repeat(300));
+        for other in ["1e400", deep.as_str()] {
+            let chunk =
+                format!(r#"{{"id":"1","own":{other},"choices":[{{"delta":{{"content":"HELLO"}},"own":{other}}}]}}"#);
+            let object = body_from_events([chunk.as_bytes()].into_iter(), &DEFAULTS, false);
+            assert!(object.contains("\"content\":\"HELLO\""), "{object}");
+            let whole = chunk.replace("delta", "message");
+            let events = events_from_body(whole.as_bytes(), &DEFAULTS, false).expect("an answer");
+            assert!(events.iter().any(|event| event.windows(5).any(|text| text == b"HELLO")), "{events:?}");
+        }
     }
 
     #[test]

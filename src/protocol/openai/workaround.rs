@@ -269,7 +269,11 @@ mod tests {
         let thinking = "parameter.enable_thinking must be set to false for non-streaming calls";
         assert_eq!(workaround(thinking, false), to_stream);
         let fold = Some(ParamWorkaround::System(SystemRole::Fold));
+        assert_eq!(workaround("Non-streaming is not supported", false), to_stream);
+        assert_eq!(workaround("streaming not supported for this model", true), to_object);
         for message in [
+            "Only user and assistant roles are supported!",
+            "Unsupported value: 'messages[0].role' does not support 'developer' with this model.",
             "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
             "System role not supported",
             "Developer instruction is not enabled for models/gemma-3-27b-it",
