@@ -73,6 +73,7 @@ fn engine_with_health(call: &Call, in_cooldown: bool) -> Engine {
             sent_at: now,
             probe: None,
             operation: None,
+            health_keys: None,
         };
         let ttft = Some(std::time::Duration::from_millis(100 + number));
         snapshot.record_first_delta(&policy, &attempt, ttft, now);

@@ -152,8 +152,15 @@ mod tests {
         let targets = ["a", "b"].map(testing::target);
         for (store, target) in stores.iter().zip(&targets) {
             let error = CallError { status: Some(404), ..CallError::new(ErrorClass::Model, "no such model") };
-            let attempt =
-                AttemptInfo { target, key: KeyHash::NONE, key_index: None, sent_at: now, probe: None, operation: None };
+            let attempt = AttemptInfo {
+                target,
+                key: KeyHash::NONE,
+                key_index: None,
+                sent_at: now,
+                probe: None,
+                operation: None,
+                health_keys: None,
+            };
             store
                 .update(&mut |snapshot| snapshot.record_failure(&HealthPolicy::default(), &attempt, &error, now, 0.5))
                 .expect("writable file");
@@ -240,6 +247,7 @@ mod tests {
                     sent_at: now,
                     probe: None,
                     operation: None,
+                    health_keys: None,
                 };
                 for class in [ErrorClass::Server, ErrorClass::Server, ErrorClass::Server, ErrorClass::Connect] {
                     snapshot.record_failure(
@@ -285,6 +293,7 @@ mod tests {
                         sent_at: now,
                         probe: None,
                         operation: None,
+                        health_keys: None,
                     };
                     for _ in 0..20 {
                         let error = CallError::new(ErrorClass::Server, "x".repeat(1000));

@@ -58,6 +58,7 @@ impl AttemptSpec {
             sent_at,
             probe,
             operation: self.request.operation(),
+            health_keys: Some(Arc::clone(&self.candidate.health_keys)),
         }
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct AttemptRef {
     pub(super) probe: Option<u64>,
     /// The operation; `None` for a chat.
     pub(super) operation: Option<Operation>,
+    /// The health keys of the target, if they are known.
+    pub(super) health_keys: Option<Arc<TargetHealthKeys>>,
 }
 
 /// The health snapshot and the updates that are not written yet.
@@ -452,7 +454,9 @@ impl Health {
         if snapshot.key_salt.is_empty() && attempt.key_index.is_some() {
             snapshot.key_salt.clone_from(&self.new_salt);
         }
-        let source = attempt.key_index.and_then(|index| attempt.target.endpoint.keys.get(index));
+        // Only its health keys are needed.
+        let source = attempt.key_index.filter(|_| attempt.health_keys.is_none());
+        let source = source.and_then(|index| attempt.target.endpoint.keys.get(index));
         let hash = source.and_then(|key| keys.hash(key, &snapshot.key_salt));
         let key = hash.map_or(KeyHash::NONE, KeyHash);
         AttemptInfo {
@@ -462,6 +466,7 @@ impl Health {
             sent_at: attempt.sent_at,
             probe: attempt.probe,
             operation: attempt.operation,
+            health_keys: attempt.health_keys.as_deref(),
         }
     }
 

@@ -69,6 +69,7 @@ impl Drop for Probe {
             sent_at: Timestamp::MIN,
             probe: Some(self.owner),
             operation: None,
+            health_keys: None,
         };
         let engine = Arc::clone(&self.engine);
         engine.health.release_probe(attempt, &engine.keys);

@@ -43,7 +43,14 @@ async fn newest_updates_are_kept_while_the_store_cannot_be_written() {
     let targets: Vec<_> = (0..300).map(|index| Arc::new(testing::target(&format!("m{index}")))).collect();
     for target in &targets {
         let sent_at = engine.health.now();
-        let attempt = AttemptRef { target: Arc::clone(target), key_index: None, sent_at, probe: None, operation: None };
+        let attempt = AttemptRef {
+            target: Arc::clone(target),
+            key_index: None,
+            sent_at,
+            probe: None,
+            operation: None,
+            health_keys: None,
+        };
         engine.health.record_first_delta(attempt, Some(SECOND), &engine.keys);
     }
     store.1.store(true, Ordering::Relaxed);

@@ -86,6 +86,24 @@ pub struct AttemptInfo<'a> {
     pub probe: Option<u64>,
     /// The operation; `None` for a chat.
     pub operation: Option<Operation>,
+    /// The health keys of the target, if they are known: computing them for each record costs more than the rest of it.
+    pub health_keys: Option<&'a TargetHealthKeys>,
+}
+
+impl AttemptInfo<'_> {
+    fn endpoint_key(&self) -> HealthKey {
+        self.health_keys.map_or_else(|| HealthKey::endpoint(&self.target.endpoint), |keys| keys.endpoint)
+    }
+
+    fn model_key(&self) -> HealthKey {
+        self.health_keys.map_or_else(|| HealthKey::model(self.target), |keys| keys.model)
+    }
+
+    /// The health keys of the API key: for every model, and for this model.
+    fn api_key_keys(&self) -> (HealthKey, HealthKey) {
+        let known = self.health_keys.and_then(|keys| keys.keys.get(self.key_index.unwrap_or_default()).copied());
+        known.unwrap_or_else(|| api_key_health_keys(self.target, self.key))
+    }
 }
 
 impl HealthSnapshot {
@@ -258,7 +276,7 @@ impl HealthSnapshot {
         now: Timestamp,
         random: f64,
     ) {
-        let Some(entry) = self.entries.get_mut(&HealthKey::endpoint(&attempt.target.endpoint)) else { return };
+        let Some(entry) = self.entries.get_mut(&attempt.endpoint_key()) else { return };
         if has_response {
             entry.breaker.record_success(&policy.breaker, attempt.sent_at, now);
         } else if entry.breaker.state(now) == BreakerState::HalfOpen {
@@ -269,26 +287,26 @@ impl HealthSnapshot {
     /// The entry that a failure affects.
     fn failed_entry(&mut self, effect: HealthEffect, attempt: &AttemptInfo<'_>, now: Timestamp) -> &mut HealthEntry {
         let target = attempt.target;
-        let model = HealthKey::model(target);
+        let model = attempt.model_key();
         let (health_key, name) = match effect {
             HealthEffect::EndpointUnreachable | HealthEffect::Cooldown { scope: CooldownScope::Endpoint, .. } => {
-                (HealthKey::endpoint(&target.endpoint), target.endpoint.name.clone())
+                (attempt.endpoint_key(), target.endpoint.name.clone())
             }
             HealthEffect::Cooldown { scope: CooldownScope::Operation, .. } => match attempt.operation {
-                None => (HealthKey::endpoint(&target.endpoint), target.endpoint.name.clone()),
+                None => (attempt.endpoint_key(), target.endpoint.name.clone()),
                 Some(operation) => {
                     let name = format!("{} {}", target.endpoint.name, <&str>::from(operation));
                     (HealthKey::operation(&target.endpoint, operation), name)
                 }
             },
             HealthEffect::Cooldown { scope: CooldownScope::Key, .. } => {
-                (HealthKey::key(&target.endpoint, attempt.key), api_key_name(&target.endpoint, attempt.key_index))
+                (attempt.api_key_keys().0, api_key_name(&target.endpoint, attempt.key_index))
             }
             HealthEffect::Cooldown { scope: CooldownScope::KeyForModel, .. } => {
                 // Creates the entry of the model, by which `status` finds a model that is not in the config.
                 self.entry_mut(model, target.id.to_string(), now);
                 let name = format!("{} with {}", target.id, api_key_name(&target.endpoint, attempt.key_index));
-                (HealthKey::key_for_model(target, attempt.key), name)
+                (attempt.api_key_keys().1, name)
             }
             HealthEffect::ModelFailure | HealthEffect::Cooldown { scope: CooldownScope::Model, .. } => {
                 (model, target.id.to_string())
@@ -310,17 +328,17 @@ impl HealthSnapshot {
             self.release_probe(target, owner);
         }
         // The breaker of an endpoint counts failed connections, and this connection succeeded.
-        if let Some(endpoint) = self.entries.get_mut(&HealthKey::endpoint(&target.endpoint)) {
+        if let Some(endpoint) = self.entries.get_mut(&attempt.endpoint_key()) {
             endpoint.breaker.record_success(&policy.breaker, attempt.sent_at, now);
         }
-        let model = self.entry_mut(HealthKey::model(target), target.id.to_string(), now);
+        let model = self.entry_mut(attempt.model_key(), target.id.to_string(), now);
         model.breaker.record_first_delta(attempt.sent_at);
         if let Some(ttft) = ttft {
             model.latency.record(ttft, now);
         }
-        let (any_model, this_model) = api_key_health_keys(target, attempt.key);
+        let (any_model, this_model) = attempt.api_key_keys();
         let operation = attempt.operation.map(|operation| HealthKey::operation(&target.endpoint, operation));
-        let health_keys = [HealthKey::endpoint(&target.endpoint), HealthKey::model(target), any_model, this_model];
+        let health_keys = [attempt.endpoint_key(), attempt.model_key(), any_model, this_model];
         for health_key in health_keys.into_iter().chain(operation) {
             if let Some(entry) = self.entries.get_mut(&health_key) {
                 entry.record_first_delta(attempt.sent_at, now);
@@ -339,11 +357,11 @@ impl HealthSnapshot {
         if let Some(owner) = attempt.probe {
             self.release_probe(target, owner);
         }
-        let model = self.entry_mut(HealthKey::model(target), target.id.to_string(), now);
+        let model = self.entry_mut(attempt.model_key(), target.id.to_string(), now);
         model.record_success(&policy.breaker, attempt.sent_at, now);
-        let (any_model, this_model) = api_key_health_keys(target, attempt.key);
+        let (any_model, this_model) = attempt.api_key_keys();
         let operation = attempt.operation.map(|operation| HealthKey::operation(&target.endpoint, operation));
-        for health_key in [HealthKey::endpoint(&target.endpoint), any_model, this_model].into_iter().chain(operation) {
+        for health_key in [attempt.endpoint_key(), any_model, this_model].into_iter().chain(operation) {
             if let Some(entry) = self.entries.get_mut(&health_key) {
                 entry.record_success(&policy.breaker, attempt.sent_at, now);
             }
@@ -370,9 +388,8 @@ impl HealthSnapshot {
     /// Whether endpoint, model or key has recorded failures: a success must then be shared with other processes.
     #[must_use]
     pub fn has_failures(&self, attempt: &AttemptInfo<'_>) -> bool {
-        let (any_model, this_model) = api_key_health_keys(attempt.target, attempt.key);
-        let health_keys =
-            [HealthKey::endpoint(&attempt.target.endpoint), HealthKey::model(attempt.target), any_model, this_model];
+        let (any_model, this_model) = attempt.api_key_keys();
+        let health_keys = [attempt.endpoint_key(), attempt.model_key(), any_model, this_model];
         let has_failed = |entry: &HealthEntry| !entry.breaker.is_clean() || entry.cooldown.is_some();
         let operation = attempt.operation.map(|operation| HealthKey::operation(&attempt.target.endpoint, operation));
         health_keys.iter().chain(&operation).filter_map(|health_key| self.entries.get(health_key)).any(has_failed)
