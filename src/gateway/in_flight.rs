@@ -267,7 +267,7 @@ impl Drop for InFlightRequest {
             _ => None,
         });
         if let Some(mut record) = unsent.or(stopped) {
-            // The client has left before it had anything of an answer that is sent at once.
+            // Nothing of a buffered answer was sent, so the client did not get it.
             if self.is_buffered && record.result.is_ok() {
                 let record = Arc::make_mut(&mut record);
                 (record.stopped, record.result) = (true, Err(CallError::new(ErrorClass::LocalLimit, "interrupted")));

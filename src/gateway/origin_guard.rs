@@ -30,7 +30,7 @@ pub(super) fn check(
     let same_origin = origin
         .split_once("://")
         .is_some_and(|(scheme, authority)| is_page(scheme) && authority.eq_ignore_ascii_case(&host));
-    // The same holds for two origins.
+    // With two `Origin` headers, a proxy in front may have checked the other one.
     let duplicate_origin = headers.get_all(header::ORIGIN).iter().nth(1).is_some();
     if duplicate_origin {
         return Err(Rejection::OriginNotAllowed(origin));

@@ -205,10 +205,9 @@ fn failure_response(in_flight: &mut InFlightRequest, record: &CallRecord) -> Res
 
 /// Adds the headers for endpoint, model, route, attempts and overhead.
 fn insert_target_headers(in_flight: &InFlightRequest, headers: &mut HeaderMap) {
-    for (name, value) in &*in_flight.service_headers {
-        if !headers.contains_key(name) {
-            headers.insert(name.clone(), value.clone());
-        }
+    let own: Vec<HeaderName> = headers.keys().cloned().collect();
+    for (name, value) in in_flight.service_headers.iter().filter(|(name, _)| !own.contains(name)) {
+        headers.append(name.clone(), value.clone());
     }
     let mut insert = |name: &'static str, value: &str| {
         let value = utf8_percent_encode(value, HEADER_ENCODE_SET).to_string();

@@ -10,7 +10,7 @@ use crate::config::{
     values::{KeyEntry, Spanned},
 };
 
-/// Headers that belong to the client's own connection or have its key.
+/// Headers that belong to one connection, have a key, or are set by mmchat itself.
 const SECRET_HEADERS: [&str; 19] = [
     "authorization",
     "proxy-authorization",
@@ -148,7 +148,7 @@ impl Resolver {
             } else if SECRET_HEADERS.iter().any(|secret| matches_name(&name.value.to_ascii_lowercase(), secret)) {
                 let message = format!("header \"{}\" cannot be passed on", name.value);
                 self.add_problem(message, &name.span).help =
-                    Some("it has the key of the client, or describes its connection".into());
+                    Some("it has a key, describes a connection, or is set by mmchat itself".into());
             }
         }
         Some(names.iter().map(|name| name.value.to_ascii_lowercase()).collect())

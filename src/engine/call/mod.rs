@@ -78,7 +78,7 @@ struct CallTask {
     untried_error: Option<CallError>,
     /// The health of the candidates decides which is tried.
     uses_health: bool,
-    /// The call has waited as long as a service asked for, which it does once.
+    /// The call has waited as long as a service asked for, which it does once, unless it tried another candidate meanwhile.
     has_waited: bool,
     /// Headers of the client that are sent.
     headers: Arc<HeaderMap>,

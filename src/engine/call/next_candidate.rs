@@ -6,7 +6,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{CallTask, queue::Candidate};
 use crate::{
@@ -15,7 +15,11 @@ use crate::{
         health::{Health, RestrictedGuard, RestrictedTurn},
     },
     protocol::CallError,
-    routing::{decision::is_transient, health::Availability},
+    routing::{
+        cooldown::CooldownKind,
+        decision::is_transient,
+        health::{Availability, RestrictionKind},
+    },
 };
 
 /// A wait at least this long is shown to the user.
@@ -257,26 +261,32 @@ impl CallTask {
         if !self.uses_health {
             return Some(candidate);
         }
-        match self.if_available(candidate) {
-            Ok(candidate) => Some(candidate),
-            Err(candidate) => self.restricted_attempt(candidate).await,
-        }
+        self.restricted_attempt(candidate).await
     }
 
-    /// A further attempt at a restricted candidate; waits once until it may get a request again after a rate limit.
-    async fn restricted_attempt(&mut self, candidate: Candidate) -> Option<Candidate> {
+    /// The candidate, once a request may be sent to it: at once, or after the interval of requests to a model whose rate limit
+    /// has no named time. `None`: neither.
+    async fn restricted_attempt(&mut self, mut candidate: Candidate) -> Option<Candidate> {
         let engine = Arc::clone(&self.engine);
-        let interval = engine.policies.last_resort.rate_interval;
-        for is_last in [false, true] {
+        let end = Instant::now() + engine.policies.last_resort.rate_interval;
+        loop {
+            candidate = match self.if_available(candidate) {
+                Ok(candidate) => return Some(candidate),
+                Err(candidate) => candidate,
+            };
             let turn = Health::restricted_turn(&engine, &candidate.target, &candidate.health_keys);
             if let RestrictedTurn::Send(guard, key_index) = turn {
                 return Some(Candidate { restricted_guard: Some(Arc::new(guard)), key_index, ..candidate });
             }
-            if !is_last && self.time.allows(interval) {
-                self.time.time_search(pin!(sleep(interval))).await;
+            let restriction = engine.health.availability(&candidate.health_keys).restriction();
+            let is_rate = restriction
+                .is_some_and(|restriction| restriction.kind == RestrictionKind::Cooldown(CooldownKind::Backoff));
+            let remaining = end.saturating_duration_since(Instant::now());
+            if !is_rate || remaining.is_zero() || !self.time.allows(remaining) {
+                return None;
             }
+            self.time.time_search(pin!(engine.health.wait_for_change(remaining, &engine.keys))).await;
         }
-        None
     }
 
     /// The candidate with its probe; `Err`: another request has the probe.

@@ -375,7 +375,9 @@ async fn start(
                 }
                 let read = read.detached();
                 // Nothing is read while another answer gives back the memory.
-                if let Err(full) = first_memory.grow(read.held_bytes()).await {
+                let held = first_memory.bytes() + read.held_bytes();
+                first_memory.absorb(attempt.take_reserved());
+                if let Err(full) = first_memory.resize(held).await {
                     return Err(FailedStart { error: memory_error(full), info });
                 }
                 first.extend(read);

@@ -85,7 +85,7 @@ impl ChatDecoder {
             || chunk.base_resp.0
             || event == b"error"
             || chunk.object.as_str() == "error"
-            || (chunk.choices.0.is_empty() && chunk.usage.0.is_none());
+            || (chunk.choices.0.is_empty() && (chunk.usage.0.is_none() || json.contains("err")));
         let error_body = if may_be_error { find_error(json, event) } else { None };
         self.decode_chunk(chunk, out);
         if let Some(error_body) = error_body {

@@ -300,10 +300,11 @@ pub(super) fn is_error_body(json: &Value, event: &[u8]) -> bool {
         item.pointer("/base_resp/status_code").and_then(Value::as_i64).is_some_and(|code| code != 0);
     let is_answer =
         item.get("choices").is_some_and(|choices| !choices.is_null()) || item.get("usage").is_some_and(is_set);
-    let has_choices = item.get("choices").and_then(Value::as_array).is_some_and(|choices| !choices.is_empty());
+    let has_items = |name: &str| item.get(name).and_then(Value::as_array).is_some_and(|items| !items.is_empty());
+    let is_complete = ["choices", "data", "results", "output"].into_iter().any(has_items);
     event == b"error"
         || has("error")
-        || !has_choices && MESSAGE_FIELDS.into_iter().any(has)
+        || !is_complete && MESSAGE_FIELDS.into_iter().any(has)
         || item.get("object").is_some_and(|object| object == "error")
         || has_base_resp_error
         || (!is_answer && ["message", "msg", "detail", "errors"].into_iter().any(has))
@@ -411,6 +412,7 @@ mod tests {
             json!({"choices": [], "error": null}),
             json!({"choices": [{"delta": {"content": "x"}}], "message": "hi"}),
             json!({"choices": [], "usage": {"prompt_tokens": 1}, "error": {}}),
+            json!({"errcode": 0, "errmsg": "ok", "data": [{"embedding": [1]}], "usage": {"total_tokens": 1}}),
         ] {
             assert!(!is_error_body(&body, b""), "{body}");
         }

@@ -52,7 +52,7 @@ const REFUSED: [&str; 37] = [
 ];
 
 /// The wordings of a refused value, or of a parameter that is refused because of another one.
-const VALUE: [&str; 21] = [
+const VALUE: [&str; 15] = [
     "unsupported value",
     "unsupported_value",
     "does not support setting",
@@ -62,13 +62,7 @@ const VALUE: [&str; 21] = [
     "mutually exclusive",
     "together with",
     "in combination",
-    "when thinking",
-    "when reasoning",
-    "when tool",
-    "when using tool",
-    "when stream",
-    "when `",
-    "when '",
+    " when ",
     "is enabled",
     "are enabled",
     "is set",
@@ -156,10 +150,9 @@ impl Refusal {
         phrases.iter().any(|phrase| self.text.contains(phrase))
     }
 
-    /// Whether a parameter is refused, and not only its value. `stream_options` has one use only, so any error that names it
-    /// refuses it.
+    /// Whether a parameter is refused, and not only its value.
     pub(super) fn is_of_parameter(&self) -> bool {
-        self.contains(&REFUSED) || self.names("stream_options")
+        self.contains(&REFUSED)
     }
 
     /// Whether the text names the field, in any spelling.
@@ -172,7 +165,9 @@ impl Refusal {
     /// sampling, models that refuse a value accept only the default.
     pub(super) fn is_of_value(&self) -> bool {
         let named = COMBINED.iter().filter(|name| self.words.iter().any(|word| word == *name));
-        (self.contains(&VALUE) || named.count() > 1) && !self.contains(&["only the default"])
+        // "When using this model" names no condition.
+        let is_of_any_request = self.contains(&["only the default", "when using th"]);
+        (self.contains(&VALUE) || named.count() > 1) && !is_of_any_request
     }
 
     /// Whether a stream is refused.

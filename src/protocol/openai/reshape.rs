@@ -143,7 +143,11 @@ pub fn body_from_events<'e>(
 
 fn parse(json: &str) -> Option<Value> {
     let whole = |json: &str| serde_json::from_str(json).ok();
-    whole(json).or_else(|| whole(&replace_lone_surrogates(json)?)).or_else(|| known_fields::parse(json))
+    whole(json).or_else(|| {
+        let replaced = replace_lone_surrogates(json);
+        let json = replaced.as_deref().unwrap_or(json);
+        whole(json).or_else(|| known_fields::parse(json))
+    })
 }
 
 fn set_defaults(object: &mut Map<String, Value>, defaults: &AnswerDefaults<'_>) {
@@ -317,11 +321,15 @@ fn merge(name: &str, known: &mut Value, next: Value, is_cumulative: bool) {
 
 /// Adds an item to the list `name`. An item with an index, such as a tool call, continues the one with the same index, unless
 /// it has another id: some services send index 0 for every call. A tool call without an index continues the last one, unless
-/// it has an id of its own.
+/// it has an id or a name of its own.
 fn merge_item(name: &str, items: &mut Vec<Value>, next: Value, is_cumulative: bool) {
     let id = |item: &Value| item.get("id").and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
     // Lists such as log probabilities have many items, and no index.
-    if next.get("index").is_none() && (name != "tool_calls" || id(&next).is_some()) {
+    let function = |item: &Value| item.pointer("/function/name").filter(|name| **name != "").cloned();
+    let is_new = |next: &Value| {
+        id(next).is_some() || function(next).is_some_and(|new| items.last().and_then(function) != Some(new))
+    };
+    if next.get("index").is_none() && (name != "tool_calls" || is_new(&next)) {
         return items.push(next);
     }
     let continues = |item: &Value| {
@@ -444,11 +452,12 @@ mod tests {
             call(json!({"id": "c", "function": {"name": "f", "arguments": "{\"a\""}})),
             call(json!({"function": {"arguments": ":1}"}})),
             call(json!({"id": "d", "function": {"name": "g", "arguments": "{}"}})),
+            call(json!({"function": {"name": "h", "arguments": "{}"}})),
         ]);
         let calls = &answer["choices"][0]["message"]["tool_calls"];
         assert_eq!(
             (calls[0]["function"]["arguments"].as_str(), calls.as_array().map(Vec::len)),
-            (Some("{\"a\":1}"), Some(2))
+            (Some("{\"a\":1}"), Some(3))
         );
         let answer = body(&[chunk(json!({"function_call": {"name": "f", "arguments": {"a": 1}}}))]);
         assert_eq!(answer["choices"][0]["message"]["function_call"]["arguments"], "{\"a\":1}");

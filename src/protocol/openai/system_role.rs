@@ -29,6 +29,17 @@ pub(super) fn apply(object: &mut RawObject<'_>, role: SystemRole) -> Result<(), 
     object.set("messages", &changed?)
 }
 
+/// Whether a request has a system prompt.
+pub(super) fn is_in(object: &RawObject<'_>) -> bool {
+    let messages =
+        object.get("messages").and_then(|messages| serde_json::from_str::<Vec<&RawValue>>(messages.get()).ok());
+    messages.is_some_and(|messages| messages.iter().any(|message| is_system(message)))
+}
+
+fn is_system(message: &RawValue) -> bool {
+    matches!(role_of(message).as_str(), "system" | "developer")
+}
+
 fn role_of(message: &RawValue) -> LenientString<'_> {
     #[derive(Deserialize)]
     struct WithRole<'a> {
@@ -49,8 +60,7 @@ fn rename<'a>(mut messages: Vec<Message<'a>>, from: &str, to: &str) -> Result<Ve
 
 /// Moves the system prompts to the start of the first message of the user.
 fn fold(messages: Vec<Message<'_>>) -> Result<Vec<Message<'_>>, serde_json::Error> {
-    let is_system = |message: &Message<'_>| matches!(role_of(message).as_str(), "system" | "developer");
-    let (prompts, mut others): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_system);
+    let (prompts, mut others): (Vec<_>, Vec<_>) = messages.into_iter().partition(|message| is_system(message));
     let prompts = prompts.iter().map(|message| text_of(message)).filter(|text| !text.is_empty());
     let prompt = prompts.collect::<Vec<_>>().join("\n\n");
     if prompt.is_empty() {

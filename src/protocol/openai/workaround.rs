@@ -5,8 +5,9 @@
 
 use super::{
     echo::without_echo,
-    encode::{encode_chat, encode_opaque, token_limit},
+    encode::{STREAM_OPTIONS, encode_chat, encode_opaque, token_limit},
     refusal::Refusal,
+    system_role,
 };
 use crate::{
     model::{ChatRequest, ErrorClass, MAX_TOKENS_FIELDS, ModelRequest, ParamWorkaround, SystemRole, target::Target},
@@ -56,7 +57,7 @@ pub(super) fn workaround_for(error: &CallError, target: &Target, request: &Model
         return None;
     }
     let chat = request.as_chat();
-    let has_system_role =
+    let sets_system_role =
         |chat: &ChatRequest| chat.workarounds.iter().any(|workaround| matches!(workaround, ParamWorkaround::System(_)));
     if chat.is_some() && refusal.is_of_streaming() && request.is_streaming() {
         return Some(ParamWorkaround::Stream(false));
@@ -64,7 +65,7 @@ pub(super) fn workaround_for(error: &CallError, target: &Target, request: &Model
     if chat.is_some() && refusal.is_of_one_object() && !request.is_streaming() {
         return Some(ParamWorkaround::Stream(true));
     }
-    if chat.is_some_and(|chat| !has_system_role(chat)) && refusal.is_of_system_role() {
+    if chat.is_some_and(|chat| !sets_system_role(chat)) && refusal.is_of_system_role() && system_role::is_in(&sent) {
         return Some(ParamWorkaround::System(SystemRole::Fold));
     }
     if error.class == ErrorClass::Request && refusal.is_of_parameter() {
@@ -72,6 +73,10 @@ pub(super) fn workaround_for(error: &CallError, target: &Target, request: &Model
         // `param` names the refused field; the text may also name one to use in its place.
         let named = sent.names().find(|name| error.param.as_deref() == Some(*name)).or(name)?;
         return parameter_workaround(error, named, &sent);
+    }
+    // The options have one use only, so any error that names them refuses them.
+    if error.class == ErrorClass::Request && refusal.names(STREAM_OPTIONS) && sent.get(STREAM_OPTIONS).is_some() {
+        return Some(ParamWorkaround::Omit(STREAM_OPTIONS.to_owned()));
     }
     chat.and_then(|chat| lowered_limit(error, target, chat, &sent)).map(ParamWorkaround::MaxTokens)
 }

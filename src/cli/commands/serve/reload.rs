@@ -72,6 +72,7 @@ impl ConfigSource {
                     layers = self.settled_layers(last_texts.as_ref(), is_requested) => break layers,
                     signal = signals.next() => match signal {
                         ServerSignal::Stop => return,
+                        ServerSignal::Reload if self.at_terminal && !stdin().is_terminal() => return,
                         ServerSignal::Reload => is_requested = true,
                     },
                 }
