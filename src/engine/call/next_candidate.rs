@@ -281,8 +281,10 @@ impl CallTask {
             let restriction = engine.health.availability(&candidate.health_keys).restriction();
             let is_rate = restriction
                 .is_some_and(|restriction| restriction.kind == RestrictionKind::Cooldown(CooldownKind::Backoff));
+            // The result of a request to a candidate that was not tried yet is awaited instead.
+            let has_untried = !self.queue.restricted.is_empty();
             let remaining = end.saturating_duration_since(Instant::now());
-            if !is_rate || remaining.is_zero() || !self.time.allows(remaining) {
+            if !is_rate || has_untried || remaining.is_zero() || !self.time.allows(remaining) {
                 return None;
             }
             self.time.time_search(pin!(engine.health.wait_for_change(remaining, &engine.keys))).await;
