@@ -240,7 +240,8 @@ pub fn is_request_specific(message: &str) -> bool {
 /// The tokens that the rest of a balance pays for, if the message names them.
 fn affordable_tokens(message: &str) -> Option<u64> {
     let (_, after) = message.split_once(phrases::AFFORDABLE)?;
-    after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    let number = after.split(|c: char| !(c.is_ascii_digit() || c == ',')).next()?;
+    number.replace(',', "").parse().ok()
 }
 
 /// The text of an error in lowercase.
@@ -443,6 +444,14 @@ mod tests {
         ];
         for (status, code, message, want) in cases {
             assert_eq!(class(status, code, message), want, "{status} {code} {message}");
+        }
+    }
+
+    #[test]
+    fn balance_that_pays_for_few_tokens_is_used_up() {
+        for (tokens, is_specific) in [("0.", false), ("12.", false), ("10114.", true), ("10,114.", true)] {
+            let message = format!("You requested up to 65536 tokens, but can only afford {tokens} To increase, visit");
+            assert_eq!(is_request_specific(&message), is_specific, "{tokens}");
         }
     }
 

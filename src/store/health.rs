@@ -139,10 +139,26 @@ mod tests {
     use super::*;
     use crate::routing::policies::HealthPolicy;
     use crate::{
-        model::{ErrorClass, target::testing},
+        model::{
+            ErrorClass,
+            target::{Target, testing},
+        },
         protocol::CallError,
         routing::health::{AttemptInfo, KeyHash, TargetHealthKeys},
     };
+
+    /// An attempt without a key.
+    fn attempt(target: &Target, now: jiff::Timestamp) -> AttemptInfo<'_> {
+        AttemptInfo {
+            target,
+            key: KeyHash::NONE,
+            key_index: None,
+            sent_at: now,
+            probe: None,
+            operation: None,
+            health_keys: None,
+        }
+    }
 
     #[test]
     fn two_stores_keep_each_others_updates() {
@@ -152,15 +168,7 @@ mod tests {
         let targets = ["a", "b"].map(testing::target);
         for (store, target) in stores.iter().zip(&targets) {
             let error = CallError { status: Some(404), ..CallError::new(ErrorClass::Model, "no such model") };
-            let attempt = AttemptInfo {
-                target,
-                key: KeyHash::NONE,
-                key_index: None,
-                sent_at: now,
-                probe: None,
-                operation: None,
-                health_keys: None,
-            };
+            let attempt = attempt(target, now);
             store
                 .update(&mut |snapshot| snapshot.record_failure(&HealthPolicy::default(), &attempt, &error, now, 0.5))
                 .expect("writable file");
@@ -240,15 +248,7 @@ mod tests {
         let targets: Vec<_> = (0..100).map(|number| testing::target(&format!("model-{number}"))).collect();
         let snapshot = store.update(&mut |snapshot| {
             for target in &targets {
-                let attempt = AttemptInfo {
-                    target,
-                    key: KeyHash::NONE,
-                    key_index: None,
-                    sent_at: now,
-                    probe: None,
-                    operation: None,
-                    health_keys: None,
-                };
+                let attempt = attempt(target, now);
                 for class in [ErrorClass::Server, ErrorClass::Server, ErrorClass::Server, ErrorClass::Connect] {
                     snapshot.record_failure(
                         &HealthPolicy::default(),
@@ -282,19 +282,8 @@ mod tests {
         for number in 0..60 {
             let update = &mut |snapshot: &mut HealthSnapshot| {
                 for model in 0..20 {
-                    let target = crate::model::target::Target {
-                        upstream_id: format!("{number}-{model}"),
-                        ..testing::target("a")
-                    };
-                    let attempt = AttemptInfo {
-                        target: &target,
-                        key: KeyHash::NONE,
-                        key_index: None,
-                        sent_at: now,
-                        probe: None,
-                        operation: None,
-                        health_keys: None,
-                    };
+                    let target = Target { upstream_id: format!("{number}-{model}"), ..testing::target("a") };
+                    let attempt = attempt(&target, now);
                     for _ in 0..20 {
                         let error = CallError::new(ErrorClass::Server, "x".repeat(1000));
                         snapshot.record_failure(&HealthPolicy::default(), &attempt, &error, now, 0.5);
