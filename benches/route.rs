@@ -14,7 +14,7 @@ use mmchat::internals::{
     protocol::{CallError, retry_after::RetryAfter},
     routing::{
         OnIncomplete,
-        health::{AttemptInfo, HealthError, HealthSnapshot, HealthStore, HealthUpdate, KeyHash},
+        health::{AttemptHealthKeys, AttemptInfo, HealthError, HealthSnapshot, HealthStore, HealthUpdate, KeyHash},
         policies::HealthPolicy,
     },
     transport::{http::HttpTransport, keys::KeyRing},
@@ -68,12 +68,11 @@ fn engine_with_health(call: &Call, in_cooldown: bool) -> Engine {
     for (number, target) in (0u64..).zip(&call.candidates) {
         let attempt = AttemptInfo {
             target,
-            key: KeyHash(number),
             key_index: Some(0),
             sent_at: now,
             probe: None,
             operation: None,
-            health_keys: None,
+            health_keys: AttemptHealthKeys::WithKey(KeyHash(number)),
         };
         let ttft = Some(std::time::Duration::from_millis(100 + number));
         snapshot.record_first_delta(&policy, &attempt, ttft, now);

@@ -29,7 +29,7 @@ use crate::{
         target::Target,
     },
     protocol::{
-        CallError, Flow, Protocol, ResponseHead, ServerKind, StreamEnd, StreamOutcome, protocol_of,
+        CallError, Flow, Protocol, ResponseHead, SentRequest, ServerKind, StreamEnd, StreamOutcome, protocol_of,
         reply_reader::{DecodedBatch, ReplyReader},
     },
     routing::policies::TimeoutPolicy,
@@ -168,8 +168,11 @@ impl Attempt {
         let StartOptions { target, credentials, request: model_request, timeouts, .. } = start;
         let protocol = protocol_of(&target.endpoint);
         let sent_at = Instant::now();
-        let (head, body, waited) = send(transport, protocol, &start).await?;
-        let mut reader = ReplyReader::new(protocol.decoder(model_request, &target.decode_options, &head));
+        let (head, body, waited, sent) = send(transport, protocol, &start).await?;
+        // Parameters of the model may ask for more choices than the request does.
+        let choice_count = model_request.choice_count().or(target.params.choice_count());
+        let sent = SentRequest { body: sent, choice_count };
+        let mut reader = ReplyReader::new(protocol.decoder(model_request, &target.decode_options, &head, sent));
         if start.retain_frames && same_protocol(model_request, target) {
             reader = reader.retain_frames();
         }
@@ -383,12 +386,13 @@ impl Attempt {
     }
 }
 
-/// Sends the request and waits for the head of a successful response. Also returns its body, and how long it waited.
+/// Sends the request and waits for the head of a successful response. Also returns its body, how long it waited, and the body
+/// of the request.
 async fn send(
     transport: &dyn Transport,
     protocol: &dyn Protocol,
     start: &StartOptions<'_>,
-) -> Result<(ResponseHead, ByteStream, Duration), CallError> {
+) -> Result<(ResponseHead, ByteStream, Duration, Bytes), CallError> {
     let StartOptions { target, credentials, request: model_request, .. } = start;
     let mask = |error: CallError| mask_error(error, credentials);
     let request = build_request(protocol, target, credentials, model_request, start.headers)?;
@@ -406,7 +410,7 @@ async fn send(
     let (parts, mut body) = response.into_parts();
     let head = ResponseHead { status: parts.status, headers: Arc::new(parts.headers) };
     if head.status.is_success() {
-        return Ok((head, body, waited));
+        return Ok((head, body, waited, sent));
     }
     let bytes = read_error_body(&mut body, limit.saturating_sub(waited)).await;
     let mut error = protocol.decode_error(&head, &bytes, &sent);

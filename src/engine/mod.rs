@@ -208,6 +208,13 @@ impl Engine {
         self.retry_budgets.lock().get_mut(&model).is_none_or(|budget| budget.try_retry(now))
     }
 
+    /// Returns a retry that was not made to its budget.
+    fn refund_retry(&self, model: HealthKey) {
+        if let Some(budget) = self.retry_budgets.lock().get_mut(&model) {
+            budget.refund();
+        }
+    }
+
     /// The budget of hedge requests.
     fn hedge_budget(&self) -> parking_lot::MutexGuard<'_, HedgeBudget> {
         self.hedge_budget.lock()

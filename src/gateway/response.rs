@@ -113,17 +113,14 @@ async fn stream_response(
     }
     in_flight.status = Some(StatusCode::OK);
     let mut headers = HeaderMap::new();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Disables response buffering in nginx.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     if has_first_chunk || stream.is_ended() {
         insert_target_headers(&in_flight, &mut headers);
     }
     let mut response = response_with_body(StatusCode::OK, EVENT_STREAM, Body::new(stream.into_body(in_flight)));
     response.headers_mut().extend(headers);
-    let stream_headers = [
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-        // Disables response buffering in nginx.
-        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
-    ];
-    response.headers_mut().extend(stream_headers);
     response
 }
 
@@ -205,9 +202,13 @@ fn failure_response(in_flight: &mut InFlightRequest, record: &CallRecord) -> Res
 
 /// Adds the headers for endpoint, model, route, attempts and overhead.
 fn insert_target_headers(in_flight: &InFlightRequest, headers: &mut HeaderMap) {
-    let own: Vec<HeaderName> = headers.keys().cloned().collect();
-    for (name, value) in in_flight.service_headers.iter().filter(|(name, _)| !own.contains(name)) {
-        headers.append(name.clone(), value.clone());
+    for name in in_flight.service_headers.keys() {
+        if headers.contains_key(name) {
+            continue;
+        }
+        for value in in_flight.service_headers.get_all(name) {
+            headers.append(name.clone(), value.clone());
+        }
     }
     let mut insert = |name: &'static str, value: &str| {
         let value = utf8_percent_encode(value, HEADER_ENCODE_SET).to_string();

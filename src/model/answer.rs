@@ -28,15 +28,17 @@ pub enum DeltaKind {
     Finish(FinishReason),
     /// Model name reported by the service.
     Model(String),
-    /// Byte count of a response that is passed through undecoded.
+    /// Byte count of a response that is passed through undecoded, or of a part of an answer that is, such as an image.
     Opaque(usize),
+    /// Byte count of reasoning that is passed through undecoded.
+    OpaqueReasoning(usize),
 }
 
 impl DeltaKind {
     /// Whether this is model output, which ends the wait for the first token, rather than metadata.
     #[must_use]
     pub fn is_output(&self) -> bool {
-        self.is_answer() || matches!(self, Self::Reasoning(_))
+        self.is_answer() || matches!(self, Self::Reasoning(_) | Self::OpaqueReasoning(_))
     }
 
     /// Whether this is part of the answer itself. Reasoning is not: it is shown separately and can be retracted.
@@ -51,7 +53,7 @@ impl DeltaKind {
         match self {
             Self::Text(text) | Self::Reasoning(text) | Self::Refusal(text) => text.len(),
             Self::ToolCall(call) => call.id.len() + call.name.len() + call.arguments.len(),
-            Self::Opaque(bytes) => *bytes,
+            Self::Opaque(bytes) | Self::OpaqueReasoning(bytes) => *bytes,
             Self::Usage(_) | Self::Finish(_) | Self::Model(_) => 0,
         }
     }
@@ -174,7 +176,7 @@ impl Answer {
             DeltaKind::Finish(reason) if delta.choice == 0 => self.finish_reason = Some(reason.clone()),
             DeltaKind::Finish(_) => {}
             DeltaKind::Model(model) => self.model = Some(model.clone()),
-            DeltaKind::Opaque(_) => {}
+            DeltaKind::Opaque(_) | DeltaKind::OpaqueReasoning(_) => {}
         }
     }
 

@@ -4,7 +4,7 @@ use std::{error::Error, fmt, sync::Arc};
 
 use http::{HeaderMap, StatusCode};
 
-use super::{error_phrases as phrases, retry_after::RetryAfter};
+use super::{error_phrases as phrases, numbers::without_separators, retry_after::RetryAfter};
 use crate::model::{
     ErrorClass,
     sanitize::{one_line, truncate_chars},
@@ -240,8 +240,7 @@ pub fn is_request_specific(message: &str) -> bool {
 /// The tokens that the rest of a balance pays for, if the message names them.
 fn affordable_tokens(message: &str) -> Option<u64> {
     let (_, after) = message.split_once(phrases::AFFORDABLE)?;
-    let number = after.split(|c: char| !(c.is_ascii_digit() || c == ',')).next()?;
-    number.replace(',', "").parse().ok()
+    without_separators(after).split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// The text of an error in lowercase.

@@ -20,6 +20,7 @@ use crate::model::{
 pub mod error;
 mod error_phrases;
 pub mod framing;
+mod numbers;
 pub mod openai;
 
 pub mod reply_reader;
@@ -60,7 +61,13 @@ pub trait Protocol: Sync {
     ) -> Result<http::Request<Bytes>, EncodeError>;
 
     /// A decoder for the response to `request` with the given head.
-    fn decoder(&self, request: &ModelRequest, options: &DecodeOptions, head: &ResponseHead) -> Box<dyn Decoder>;
+    fn decoder(
+        &self,
+        request: &ModelRequest,
+        options: &DecodeOptions,
+        head: &ResponseHead,
+        sent: SentRequest,
+    ) -> Box<dyn Decoder>;
 
     /// Decodes the body of a response with an error status.
     fn decode_error(&self, head: &ResponseHead, body: &[u8], request: &[u8]) -> CallError;
@@ -91,6 +98,15 @@ pub trait Protocol: Sync {
 
     /// Whether a change that has avoided `error` is right for later requests, too.
     fn is_general(&self, error: &CallError, workaround: &ParamWorkaround) -> bool;
+}
+
+/// What was sent of a request.
+#[derive(Clone, Debug, Default)]
+pub struct SentRequest {
+    /// The body, which an error may quote.
+    pub body: Bytes,
+    /// The number of choices that it asks for, if it does.
+    pub choice_count: Option<u64>,
 }
 
 /// Decodes one response.

@@ -129,7 +129,8 @@ impl AskView {
             | DeltaKind::Usage(_)
             | DeltaKind::Finish(_)
             | DeltaKind::Model(_)
-            | DeltaKind::Opaque(_) => {}
+            | DeltaKind::Opaque(_)
+            | DeltaKind::OpaqueReasoning(_) => {}
         }
     }
 

@@ -150,6 +150,11 @@ impl RetryBudget {
         is_allowed
     }
 
+    /// Returns the retry that was taken last, because it was not made.
+    pub fn refund(&mut self) {
+        self.retries.pop_back();
+    }
+
     fn expire(&mut self, now: Instant) {
         let window = self.policy.window;
         for times in [&mut self.requests, &mut self.retries] {

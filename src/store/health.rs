@@ -144,19 +144,18 @@ mod tests {
             target::{Target, testing},
         },
         protocol::CallError,
-        routing::health::{AttemptInfo, KeyHash, TargetHealthKeys},
+        routing::health::{AttemptHealthKeys, AttemptInfo, KeyHash, TargetHealthKeys},
     };
 
     /// An attempt without a key.
     fn attempt(target: &Target, now: jiff::Timestamp) -> AttemptInfo<'_> {
         AttemptInfo {
             target,
-            key: KeyHash::NONE,
             key_index: None,
             sent_at: now,
             probe: None,
             operation: None,
-            health_keys: None,
+            health_keys: AttemptHealthKeys::WithKey(KeyHash::NONE),
         }
     }
 

@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use mmchat::internals::{
     model::{Answer, ChatRequest, ErrorClass, FinishReason, ModelRequest, target::DecodeOptions},
     protocol::{
-        CallError, Flow, PROTOCOLS, Protocol, ResponseHead, StreamEnd, StreamOutcome, reply_reader::ReplyReader,
+        CallError, Flow, PROTOCOLS, Protocol, ResponseHead, SentRequest, StreamEnd, StreamOutcome,
+        reply_reader::ReplyReader,
     },
 };
 use serde_json::Value;
@@ -120,6 +121,7 @@ fn decode(protocol: &dyn Protocol, case: &Case, chunks: &[&[u8]]) -> Outcome {
         &ModelRequest::Chat(ChatRequest::default()),
         &decode_options(case),
         &case.head,
+        SentRequest::default(),
     ));
     let (mut out, mut end) = (Vec::new(), StreamEnd::Eof);
     let mut error = None;

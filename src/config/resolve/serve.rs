@@ -145,7 +145,7 @@ impl Resolver {
             if http::HeaderName::try_from(stem.as_str()).is_err() {
                 self.add_problem(format!("invalid header name \"{}\"", name.value), &name.span).help =
                     Some("use a name such as \"openai-beta\" or \"x-ratelimit-*\"".into());
-            } else if RESERVED_HEADERS.iter().any(|secret| matches_name(&name.value.to_ascii_lowercase(), secret)) {
+            } else if RESERVED_HEADERS.iter().any(|reserved| matches_name(&name.value.to_ascii_lowercase(), reserved)) {
                 let message = format!("header \"{}\" cannot be passed on", name.value);
                 self.add_problem(message, &name.span).help =
                     Some("it has a key, describes a connection, or is set by mmchat itself".into());

@@ -222,3 +222,20 @@ fn zero_timeout_and_route_in_a_route_are_errors() {
     let zero = "[endpoints.m]\nbase_url = \"http://h/v1\"\ntimeouts = { total = \"0s\" }\n";
     assert!(problems(zero)[0].message.contains("must be longer than 0"), "{:?}", problems(zero));
 }
+
+#[test]
+fn origins_of_pages_apps_and_extensions_can_be_listed() {
+    let cors = |origin: &str| resolve(&format!("[serve]\ncors = [\"{origin}\"]\n"), Path::new("c.toml"));
+    for (origin, want) in [
+        ("https://chat.example.com/", "https://chat.example.com"),
+        ("http://10.0.0.1:8080/page", "http://10.0.0.1:8080"),
+        ("chrome-extension://abc", "chrome-extension://abc"),
+        ("moz-extension://abc/", "moz-extension://abc"),
+        ("null", "null"),
+    ] {
+        assert_eq!(cors(origin).expect("a valid origin").serve.cors, [want]);
+    }
+    for origin in ["chat.example.com", "*", "", "app:"] {
+        assert!(cors(origin).is_err(), "{origin}");
+    }
+}

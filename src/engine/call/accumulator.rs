@@ -25,6 +25,8 @@ pub(in crate::engine) struct CallAccumulator {
     started_timestamp: Timestamp,
     /// The target of the current attempt, and when the attempt started.
     current: Option<(Arc<Target>, Instant)>,
+    /// The target of a hedge request beside the current attempt, and when it started.
+    hedge: Option<(Arc<Target>, Instant)>,
     /// The attempts that have ended, in order.
     pub(super) attempts: Vec<AttemptRecord>,
     /// The output of the current attempt.
@@ -92,6 +94,7 @@ impl CallAccumulator {
             started_at: now,
             started_timestamp: Timestamp::now(),
             current: None,
+            hedge: None,
             attempts: Vec::new(),
             output: OutputTiming::default(),
             answer: AccumulatedAnswer::default(),
@@ -105,6 +108,16 @@ impl CallAccumulator {
         self.switch_attempt(target, now);
         self.output = OutputTiming::default();
         self.answer = AccumulatedAnswer::default();
+    }
+
+    /// Starts a hedge request to `target` beside the current attempt.
+    pub(super) fn begin_hedge(&mut self, target: &Arc<Target>, started_at: Instant) {
+        self.hedge = Some((Arc::clone(target), started_at));
+    }
+
+    /// Ends the race of the current attempt and its hedge request.
+    pub(super) fn end_hedge(&mut self) {
+        self.hedge = None;
     }
 
     /// Makes the other request of a hedged attempt, sent at `started_at`, the current one.
@@ -185,16 +198,18 @@ impl CallAccumulator {
         }
         let error = CallError::new(ErrorClass::LocalLimit, "interrupted");
         let mut result = Err(error.clone());
-        if let Some((target, attempt_start)) = self.current.take() {
+        if let Some((target, started_at)) = self.hedge.take() {
+            let record = self.stopped_attempt(target, started_at, now);
+            self.record_unanswered_attempt(AttemptRecord { error: Some(error.clone()), ..record });
+        }
+        if let Some((target, started_at)) = self.current.take() {
             if let Some(finish_reason) = self.output.finish_reason.clone() {
                 result = Ok(Completion { finish_reason: Some(finish_reason) });
             }
-            let sent_at = self.started_timestamp.checked_add(attempt_start - self.started_at);
-            let sent_at = sent_at.unwrap_or(self.started_timestamp);
             self.record_attempt(AttemptRecord {
                 error: result.is_err().then_some(error),
                 status: self.output.ttft.map(|_| 200),
-                ..AttemptRecord::new(target, sent_at, now.saturating_duration_since(attempt_start))
+                ..self.stopped_attempt(target, started_at, now)
             });
             self.end_attempt();
         } else {
@@ -206,6 +221,13 @@ impl CallAccumulator {
         let last_target = self.attempts.last().map(|attempt| Arc::clone(&attempt.target));
         let stopped = result.is_err();
         self.end(CallEnd { result, stopped, deadline_passed: false }, (incomplete, last_target), now)
+    }
+
+    /// The record of a request that ends now.
+    fn stopped_attempt(&self, target: Arc<Target>, started_at: Instant, now: Instant) -> AttemptRecord {
+        let sent_at = self.started_timestamp.checked_add(started_at - self.started_at);
+        let sent_at = sent_at.unwrap_or(self.started_timestamp);
+        AttemptRecord::new(target, sent_at, now.saturating_duration_since(started_at))
     }
 
     fn end(

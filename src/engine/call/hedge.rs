@@ -51,6 +51,7 @@ impl CallTask {
             }
             FirstResult::Hedge(Ok(second)) => {
                 self.budget.use_candidate();
+                self.accumulator().begin_hedge(&second.spec.candidate.target, second.started_at);
                 let (slow, hedge) = (&first.spec.candidate.target.id, &second.spec.candidate.target.id);
                 self.notify(Notice::Hedged(slow.clone(), hedge.clone(), hedge_after)).await;
                 self.race(first, second).await
@@ -98,6 +99,7 @@ impl CallTask {
     async fn race(&mut self, first: PendingAttempt, second: PendingAttempt) -> EndedStart {
         let (first_attempt, second_attempt) = ((first.spec, first.started_at), (second.spec, second.started_at));
         let finished = self.time.time_search(pin!(select(first.start, second.start))).await;
+        self.accumulator().end_hedge();
         let (start, other_start, second_won) = match finished {
             Either::Left((start, other_start)) => (start, other_start, false),
             Either::Right((start, other_start)) => (start, other_start, true),

@@ -12,6 +12,7 @@ use parking_lot::MutexGuard;
 use tokio::time::{Instant, sleep};
 
 mod accumulator;
+mod further_attempt;
 mod hedge;
 mod next_candidate;
 mod queue;
@@ -415,9 +416,13 @@ impl CallTask {
     }
 
     async fn back_off(&mut self, target: &Target, wait: Duration) {
+        self.notify_backoff(target, wait).await;
+        self.time.time_search(pin!(sleep(wait))).await;
+    }
+
+    async fn notify_backoff(&self, target: &Target, wait: Duration) {
         if wait >= Duration::from_secs(1) {
             self.notify(Notice::Backoff(target.id.clone(), wait)).await;
         }
-        self.time.time_search(pin!(sleep(wait))).await;
     }
 }

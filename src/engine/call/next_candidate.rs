@@ -1,25 +1,21 @@
 //! Chooses the candidate that a call tries next.
 //!
-//! Available candidates come first, then restricted ones within the limits of `routing::last_resort`. When all have failed
-//! with errors that may pass, a few further attempts follow, each on the candidate that is expected back soonest.
+//! Available candidates come first, then restricted ones within the limits of `routing::last_resort`, then further attempts
+//! at those that have failed.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{CallTask, queue::Candidate};
+use super::{CallTask, further_attempt::FurtherAttempt, queue::Candidate};
 use crate::{
     engine::{
         Notice,
         health::{Health, RestrictedGuard, RestrictedTurn},
     },
     protocol::CallError,
-    routing::{
-        cooldown::CooldownKind,
-        decision::is_transient,
-        health::{Availability, RestrictionKind},
-    },
+    routing::health::Availability,
 };
 
 /// A wait at least this long is shown to the user.
@@ -36,6 +32,16 @@ enum Wait {
     RetryAfter { index: usize, until: Timestamp },
 }
 
+/// How a wait ended.
+pub(super) enum Watched<T> {
+    /// With what was waited for.
+    Own(T),
+    /// With an untried candidate, to which the request can be sent.
+    Other(Candidate),
+    /// At its time, or at the deadline of the call.
+    TimedOut,
+}
+
 impl CallTask {
     /// The next candidate to try; `None`: none is left.
     pub(super) async fn next_candidate(&mut self) -> Option<Candidate> {
@@ -43,7 +49,7 @@ impl CallTask {
             if let Some(candidate) = self.queue.available.pop_front() {
                 return Some(candidate);
             }
-            return self.further_attempt(None).await;
+            return self.last_resort().await;
         }
         while let Some(candidate) = self.queue.available.pop_front() {
             match self.if_available(candidate) {
@@ -61,7 +67,7 @@ impl CallTask {
     }
 
     /// The candidate, with its probe if it is half-open; `Err`: it is restricted.
-    fn if_available(&self, candidate: Candidate) -> Result<Candidate, Candidate> {
+    pub(super) fn if_available(&self, candidate: Candidate) -> Result<Candidate, Candidate> {
         match self.engine.health.availability(&candidate.health_keys) {
             Availability::Available => Ok(candidate),
             Availability::HalfOpen => self.take_probe(candidate),
@@ -69,45 +75,46 @@ impl CallTask {
         }
     }
 
-    /// The restricted candidate that is tried because no other is left. Waits only for a time that a service has named,
-    /// and shortly for the result of another request.
+    /// The candidate that is tried because no available one is left. Waits only for a time that a service has named, before a
+    /// further attempt, and shortly for the result of another request.
     async fn last_resort(&mut self) -> Option<Candidate> {
         let result_wait_ends = Instant::now() + self.engine.policies.last_resort.result_wait;
-        loop {
-            if !self.time.allows(Duration::ZERO) {
-                return None;
-            }
+        let mut pause = None;
+        while self.time.allows(Duration::ZERO) {
             let wait = match self.sendable(false) {
                 Ok(candidate) => return Some(candidate),
                 Err(wait) => wait,
             };
+            let awaits_result = matches!(wait, Some(Wait::Result)) && Instant::now() < result_wait_ends;
             let named = match wait {
                 Some(Wait::RetryAfter { index, until }) => Some((index, until)),
                 _ => None,
             };
-            if let Some(candidate) = self.further_attempt(named.map(|(_, until)| until)).await {
-                return Some(candidate);
+            match self.further_attempt(&mut pause, named.map(|(_, until)| until), awaits_result).await {
+                FurtherAttempt::Send(candidate) => return Some(candidate),
+                // Time may have passed, so the waits of the others have changed.
+                FurtherAttempt::LookAgain => continue,
+                FurtherAttempt::None => {}
             }
-            match (named, wait) {
-                (Some((index, until)), _) => {
-                    if let Some(candidate) = self.wait_until(index, until).await {
-                        return Some(candidate);
-                    }
+            if let Some((index, until)) = named {
+                if let Some(candidate) = self.wait_until(index, until).await {
+                    return Some(candidate);
                 }
-                (None, Some(Wait::Result)) if Instant::now() < result_wait_ends => {
-                    let limit = result_wait_ends - Instant::now();
-                    let engine = Arc::clone(&self.engine);
-                    self.time.time_search(pin!(engine.health.wait_for_change(limit, &engine.keys))).await;
-                }
-                _ => return None,
+            } else if awaits_result {
+                let limit = result_wait_ends.saturating_duration_since(Instant::now());
+                let engine = Arc::clone(&self.engine);
+                self.time.time_search(pin!(engine.health.wait_for_change(limit, &engine.keys))).await;
+            } else {
+                return None;
             }
         }
+        None
     }
 
     /// A candidate to which the request can be sent now; `Err`: what to wait for. `has_soft`: the call already waits for a
     /// candidate, so none with a hard restriction is tried.
     fn sendable(&mut self, mut has_soft: bool) -> Result<Candidate, Option<Wait>> {
-        if self.budget.candidates() == 0 {
+        if self.queue.restricted.is_empty() || self.budget.candidates() == 0 {
             return Err(None);
         }
         let now = self.engine.health.now();
@@ -190,104 +197,43 @@ impl CallTask {
         if remaining() >= NOTICE_THRESHOLD {
             self.notify(Notice::AllUnavailable(candidate.target.id.clone(), remaining())).await;
         }
-        let (mut other, mut last_look) = (None, Instant::now());
-        while other.is_none() && !remaining().is_zero() && self.time.allows(Duration::ZERO) {
-            self.time.time_search(pin!(engine.health.wait_for_change(remaining(), &engine.keys))).await;
-            // It is available before that time if another request was answered.
+        // It is available before that time if another request was answered.
+        let is_available = |call: &Self| {
             let is_early = start.elapsed() < wait(named);
-            if is_early && engine.health.availability(&candidate.health_keys).retry_after().is_none() {
-                break;
+            let availability = call.engine.health.availability(&candidate.health_keys);
+            (is_early && availability.retry_after().is_none()).then_some(())
+        };
+        let watched = self.watch(end, is_available).await;
+        self.queue.restricted.push(candidate);
+        let Watched::Other(other) = watched else { return None };
+        // If the other one fails, too, the call still waits.
+        self.has_waited = false;
+        Some(other)
+    }
+
+    /// Waits until `end`, until `own` has a value after a change of the health, or until the request can be sent to an untried
+    /// candidate.
+    pub(super) async fn watch<T>(&mut self, end: Instant, mut own: impl FnMut(&Self) -> Option<T>) -> Watched<T> {
+        let engine = Arc::clone(&self.engine);
+        let mut last_look = Instant::now();
+        loop {
+            if let Some(own) = own(self) {
+                return Watched::Own(own);
             }
+            let remaining = end.saturating_duration_since(Instant::now());
+            if remaining.is_zero() || !self.time.allows(Duration::ZERO) {
+                return Watched::TimedOut;
+            }
+            // Untried candidates also become sendable by the passing of time.
+            let limit = if self.queue.restricted.is_empty() { remaining } else { remaining.min(LOOK_INTERVAL) };
+            self.time.time_search(pin!(engine.health.wait_for_change(limit, &engine.keys))).await;
             // Each result of another request wakes all that wait.
             if last_look.elapsed() >= LOOK_INTERVAL {
                 last_look = Instant::now();
-                other = self.sendable(true).ok();
+                if let Ok(other) = self.sendable(true) {
+                    return Watched::Other(other);
+                }
             }
-        }
-        self.queue.restricted.push(candidate);
-        // If the other one fails, too, the call still waits.
-        self.has_waited = other.is_none();
-        other
-    }
-
-    /// Keeps a candidate that failed with an error that may pass, for a further attempt.
-    pub(super) fn keep_for_further_attempt(&mut self, candidate: Candidate, error: &CallError) {
-        if is_transient(error) {
-            self.failed.push(Candidate { probe: None, restricted_guard: None, key_index: None, ..candidate });
-        }
-    }
-
-    /// After all candidates have failed: waits, and returns the one that is expected back soonest. `None`: no further
-    /// attempt is allowed, or an untried candidate is expected at `untried` before that.
-    async fn further_attempt(&mut self, untried: Option<Timestamp>) -> Option<Candidate> {
-        let engine = Arc::clone(&self.engine);
-        let number = self.budget.further_attempt()?;
-        let now = engine.health.now();
-        let backoff =
-            engine.policies.retry.backoff_delay(u32::try_from(number).unwrap_or(u32::MAX), engine.random_unit());
-        let availability = |candidate: &Candidate| engine.health.availability(&candidate.health_keys);
-        let soonest = |(_, availability): &(usize, Availability)| (availability.retry_after(), availability.rank());
-        let (index, availability) = self.failed.iter().map(availability).enumerate().min_by_key(soonest)?;
-        let until = availability.retry_after().filter(|until| *until > now).unwrap_or(now);
-        if untried.is_some_and(|untried| untried < until) {
-            return None;
-        }
-        let mut wait = backoff;
-        if until > now {
-            let until = engine.policies.last_resort.wait_until(until, now, engine.random_unit());
-            let named_wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
-            let policy = &engine.policies.last_resort;
-            if self.has_waited
-                || named_wait > policy.max_wait()
-                || !engine.health.may_wait(&self.failed[index].health_keys)
-            {
-                return None;
-            }
-            self.has_waited = true;
-            wait = wait.max(named_wait);
-        }
-        let candidate = self.failed[index].clone();
-        if !self.time.allows(wait) {
-            return None;
-        }
-        if !engine.take_retry(candidate.health_keys.model) {
-            self.retry_budget_spent = true;
-            return None;
-        }
-        self.failed.remove(index);
-        self.budget.use_further_attempt();
-        let _waiting = (until > now).then(|| RestrictedGuard::waiting(&engine, &candidate.health_keys));
-        self.back_off(&candidate.target.clone(), wait).await;
-        if !self.uses_health {
-            return Some(candidate);
-        }
-        self.restricted_attempt(candidate).await
-    }
-
-    /// The candidate, once a request may be sent to it: at once, or after the interval of requests to a model whose rate limit
-    /// has no named time. `None`: neither.
-    async fn restricted_attempt(&mut self, mut candidate: Candidate) -> Option<Candidate> {
-        let engine = Arc::clone(&self.engine);
-        let end = Instant::now() + engine.policies.last_resort.rate_interval;
-        loop {
-            candidate = match self.if_available(candidate) {
-                Ok(candidate) => return Some(candidate),
-                Err(candidate) => candidate,
-            };
-            let turn = Health::restricted_turn(&engine, &candidate.target, &candidate.health_keys);
-            if let RestrictedTurn::Send(guard, key_index) = turn {
-                return Some(Candidate { restricted_guard: Some(Arc::new(guard)), key_index, ..candidate });
-            }
-            let restriction = engine.health.availability(&candidate.health_keys).restriction();
-            let is_rate = restriction
-                .is_some_and(|restriction| restriction.kind == RestrictionKind::Cooldown(CooldownKind::Backoff));
-            // The result of a request to a candidate that was not tried yet is awaited instead.
-            let has_untried = !self.queue.restricted.is_empty();
-            let remaining = end.saturating_duration_since(Instant::now());
-            if !is_rate || has_untried || remaining.is_zero() || !self.time.allows(remaining) {
-                return None;
-            }
-            self.time.time_search(pin!(engine.health.wait_for_change(remaining, &engine.keys))).await;
         }
     }
 

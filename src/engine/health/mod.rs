@@ -29,8 +29,8 @@ use crate::{
     protocol::CallError,
     routing::{
         health::{
-            AttemptInfo, Availability, HealthError, HealthKey, HealthMap, HealthSnapshot, HealthStore, KeyHash,
-            Restriction, RestrictionKind, TargetHealthKeys,
+            AttemptHealthKeys, AttemptInfo, Availability, HealthError, HealthKey, HealthMap, HealthSnapshot,
+            HealthStore, KeyHash, Restriction, RestrictionKind, TargetHealthKeys,
         },
         last_resort::RestrictedRequests,
         policies::{Policies, StallPolicy},
@@ -103,7 +103,7 @@ struct HealthCache {
     /// How often each target became unavailable.
     unavailable_counts: HashMap<TargetId, u64>,
     /// The salt of the key hashes in the cached health keys.
-    cached_salt: String,
+    cached_salt: Arc<str>,
 }
 
 /// The health of one candidate.
@@ -218,8 +218,8 @@ impl Health {
     pub(super) fn health_keys(&self, targets: &[Arc<Target>], keys: &KeyRing) -> Vec<Arc<TargetHealthKeys>> {
         self.with_cache(|cache| {
             let salt = cache.snapshot.salt_or(&self.new_salt);
-            if cache.cached_salt != salt || cache.keys_by_target.len() > MAX_CACHED_TARGETS {
-                let salt = salt.to_owned();
+            if *cache.cached_salt != *salt || cache.keys_by_target.len() > MAX_CACHED_TARGETS {
+                let salt = Arc::from(salt);
                 cache.keys_by_target.clear();
                 cache.cached_salt = salt;
             }
@@ -433,10 +433,10 @@ impl Health {
             Outcome::Completed(total) => {
                 snapshot.record_success(&self.policies.health, &attempt, update.at);
                 if let Some(total) = total {
-                    snapshot.record_total(attempt.target, *total, update.at);
+                    snapshot.record_total(&attempt, *total, update.at);
                 }
             }
-            Outcome::Learned(changes) => snapshot.record_workarounds(attempt.target, changes, update.at),
+            Outcome::Learned(changes) => snapshot.record_workarounds(&attempt, changes, update.at),
             Outcome::ProbeReleased => {
                 if let Some(owner) = attempt.probe {
                     snapshot.release_probe(attempt.target, owner);
@@ -454,19 +454,23 @@ impl Health {
         if snapshot.key_salt.is_empty() && attempt.key_index.is_some() {
             snapshot.key_salt.clone_from(&self.new_salt);
         }
-        // Only its health keys are needed.
-        let source = attempt.key_index.filter(|_| attempt.health_keys.is_none());
-        let source = source.and_then(|index| attempt.target.endpoint.keys.get(index));
-        let hash = source.and_then(|key| keys.hash(key, &snapshot.key_salt));
-        let key = hash.map_or(KeyHash::NONE, KeyHash);
+        // Another process may have chosen another salt meanwhile.
+        let has_salt = |known: &&TargetHealthKeys| attempt.key_index.is_none() || *known.salt == *snapshot.key_salt;
+        let health_keys = match attempt.health_keys.as_deref().filter(has_salt) {
+            Some(known) => AttemptHealthKeys::Known(known),
+            None => {
+                let source = attempt.key_index.and_then(|index| attempt.target.endpoint.keys.get(index));
+                let hash = source.and_then(|key| keys.hash(key, &snapshot.key_salt));
+                AttemptHealthKeys::WithKey(hash.map_or(KeyHash::NONE, KeyHash))
+            }
+        };
         AttemptInfo {
             target: &attempt.target,
-            key,
             key_index: attempt.key_index,
             sent_at: attempt.sent_at,
             probe: attempt.probe,
             operation: attempt.operation,
-            health_keys: attempt.health_keys.as_deref(),
+            health_keys,
         }
     }
 
@@ -499,7 +503,9 @@ impl HealthCache {
         }
         let hash = |key| keys.hash(key, &self.cached_salt).map_or(KeyHash::NONE, KeyHash);
         let hashes: Vec<KeyHash> = target.endpoint.keys.iter().map(hash).collect();
-        let health_keys = Arc::new(TargetHealthKeys::new(target, &hashes));
+        let health_keys =
+            TargetHealthKeys { salt: Arc::clone(&self.cached_salt), ..TargetHealthKeys::new(target, &hashes) };
+        let health_keys = Arc::new(health_keys);
         self.keys_by_target.insert(address, (Arc::clone(target), Arc::clone(&health_keys)));
         health_keys
     }

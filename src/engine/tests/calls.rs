@@ -180,6 +180,18 @@ fn partial_answer() -> MockResponse {
 }
 
 #[tokio::test(start_paused = true)]
+async fn both_requests_of_a_call_stopped_during_a_hedge_are_recorded() {
+    let policy = RoutePolicy { hedge_after: Some(SECOND), ..RoutePolicy::default() };
+    let call = Call { route: Some(policy), ..call_to(two_targets()) };
+    let replies = [MockResponse::NoResponse, MockResponse::NoResponse];
+    let is_hedged = |kind: &EventKind| matches!(kind, EventKind::Notice(Notice::Hedged(..)));
+    let record = record_of_stopped_call(call, replies, is_hedged).await;
+    let tried: Vec<&str> = record.attempts.iter().map(|attempt| attempt.target.id.0.as_str()).collect();
+    assert_eq!(tried, ["b", "a"]);
+    assert!(record.attempts.iter().all(|attempt| attempt.error.is_some()), "{record:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn call_stopped_after_a_partial_answer_failed_keeps_it() {
     for on_incomplete in [OnIncomplete::Restart, OnIncomplete::Buffer] {
         let call = Call { on_incomplete, ..call_to(two_targets()) };

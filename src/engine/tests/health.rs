@@ -147,6 +147,66 @@ async fn hard_restricted_backup_is_not_tried_when_the_first_candidate_fails() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn further_attempt_goes_to_another_candidate_if_the_first_may_not_be_tried() {
+    let test_engine = TestEngine::server(vec![status(503); 3]);
+    let waiting = tokio::spawn(test_engine.engine.run(Plan::single(call_to(two_targets()))).collect::<Vec<Event>>());
+    while test_engine.transport.requests.lock().len() < 3 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    // Before the further attempt, another request finds that the key of `a` is refused.
+    test_engine.add_replies([status(401), answer()]);
+    let other = test_engine.run(call_to(vec![testing::target("a")])).await;
+    assert_eq!((other.class(), other.requests.len()), (ErrorClass::Auth, 1));
+    let events = waiting.await.expect("the task does not panic");
+    let Some(EventKind::Finished(record)) = events.last().map(|event| &event.kind) else { panic!("{events:?}") };
+    let tried: Vec<&str> = record.attempts.iter().map(|attempt| attempt.target.id.0.as_str()).collect();
+    assert_eq!((tried, record.result.is_ok()), (vec!["a", "a", "b", "b"], true));
+}
+
+/// Runs a call to `a`, which fails with 429 each time, and `b`; returns the candidates that it tried.
+async fn tried_with_rate_limited_a(test_engine: &TestEngine, replies: Vec<MockResponse>) -> (Vec<String>, Duration) {
+    test_engine.add_replies(replies);
+    let result = test_engine.run(call_to(two_targets())).await.assert_all_replies_used();
+    (result.models().into_iter().map(str::to_owned).collect(), result.took)
+}
+
+#[tokio::test(start_paused = true)]
+async fn rate_limited_model_is_tried_as_often_beside_a_restricted_one_as_alone() {
+    let fail_b = async |reply: MockResponse| {
+        let test_engine = TestEngine::server([reply]);
+        let once = || Call { client_retries: true, ..call_to(vec![testing::target("b")]) };
+        assert!(test_engine.run(once()).await.record.result.is_err());
+        test_engine
+    };
+    let limited = || vec![status(429), status(429), answer()];
+    let (tried, took) = tried_with_rate_limited_a(&fail_b(status(401)).await, limited()).await;
+    assert_eq!(tried, ["a-upstream"; 3], "the key of b is refused");
+    assert!((SECOND..SECOND * 2).contains(&took), "{took:?}");
+    let named = MockResponse::Status(429, vec![("retry-after", "15")], "{}");
+    let (tried, took) = tried_with_rate_limited_a(&fail_b(named).await, limited()).await;
+    assert_eq!(tried, ["a-upstream"; 3], "b is expected later");
+    assert!((SECOND..SECOND * 2).contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn result_of_a_request_to_an_untried_candidate_is_awaited_before_the_rate_interval_of_another() {
+    let test_engine = TestEngine::server([status(429), status(429)]);
+    let once = |name: &str| Call { client_retries: true, ..call_to(vec![testing::target(name)]) };
+    for name in ["a", "b"] {
+        test_engine.run(once(name)).await;
+    }
+    sleep(SECOND).await;
+    test_engine.add_replies([MockResponse::Chunks(vec![(SECOND / 2, HELLO), (Duration::ZERO, STOP)])]);
+    let in_flight = tokio::spawn(test_engine.engine.run(Plan::single(once("b"))).collect::<Vec<Event>>());
+    sleep(SECOND / 10).await;
+    test_engine.add_replies([status(429), answer()]);
+    let result = test_engine.run(call_to(two_targets())).await.assert_all_replies_used();
+    assert_eq!(result.models(), ["a-upstream", "b-upstream"]);
+    assert!(result.took < SECOND, "not the interval of a: {:?}", result.took);
+    in_flight.await.expect("the task does not panic");
+}
+
+#[tokio::test(start_paused = true)]
 async fn silent_model_gets_one_request_at_a_time() {
     let timeouts = Timeouts { first_token: Some(SECOND), ..Timeouts::default() };
     let one = || call_to(vec![Target { timeouts, ..testing::target("a") }]);

@@ -27,6 +27,25 @@ async fn comments_count_for_the_idle_timeout_but_not_as_first_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn images_and_reasoning_details_end_the_wait_for_the_first_token() {
+    const ROLE: &str = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"name\":\"Mini\",\"images\":[]}}]}\n\n";
+    const IMAGE: &str = "data: {\"choices\":[{\"delta\":{\"images\":[{\"image_url\":{\"url\":\"data:x\"}}]}}]}\n\n";
+    const AUDIO: &str = "data: {\"choices\":[{\"delta\":{\"audio\":{\"data\":\"AA\"}}}]}\n\n";
+    const DETAILS: &str = "data: {\"choices\":[{\"delta\":{\"reasoning_details\":[{\"data\":\"AA\"}]}}]}\n\n";
+    for (output, is_answer) in [(IMAGE, true), (AUDIO, true), (DETAILS, false)] {
+        let chunks = vec![(SECOND, ROLE), (SECOND * 8, output), (SECOND * 50, output), (SECOND, STOP)];
+        let test_engine = TestEngine::new([MockResponse::Chunks(chunks)]);
+        let result = test_engine.run(call_to(two_targets())).await;
+        assert_eq!((result.models(), result.record.ttft), (vec!["a-upstream"], Some(SECOND * 9)), "{output}");
+        // After reasoning only, an error of the request still keeps its class.
+        let error = "data: {\"error\":{\"message\":\"content filter\",\"code\":\"content_filter\"}}\n\n";
+        let test_engine = TestEngine::new([MockResponse::Chunks(vec![(SECOND, output), (SECOND, error)])]);
+        let class = test_engine.run(call_to(vec![testing::target("a")])).await.class();
+        assert_eq!(class, if is_answer { ErrorClass::Incomplete } else { ErrorClass::Filter }, "{output}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn retry_after_of_the_last_candidate_is_waited_for_once() {
     let rate = |seconds| MockResponse::Status(429, vec![("retry-after", seconds)], "{}");
     let one = || call_to(vec![testing::target("a")]);

@@ -133,14 +133,19 @@ async fn compressed_body_is_415() {
 
 #[tokio::test(start_paused = true)]
 async fn client_that_is_still_uploading_gets_the_status() {
-    let fixture = TestGateway::new(&format!("{KEYS}[serve]\nmax_body_mb = 1\n"), []).await;
+    let config = format!("{KEYS}[serve]\nmax_body_mb = 1\n");
+    let fixture = TestGateway::new(&config, [chunks(&[HELLO, STOP, USAGE, DONE])]).await;
     let length = 8 * 1024 * 1024;
+    // Its cost is more than the key may spend.
+    let spending = [("authorization", "Bearer sk-of-the-rich")];
+    read_text(fixture.post("/v1/chat/completions", &spending, chat("one", true)).await).await;
     for (path, headers, status) in [
         ("/v1/chat/completions", "authorization: Bearer wrong", "401"),
         ("/v1/nope", "authorization: Bearer sk-of-the-team", "404"),
         ("/v1/chat/completions", "authorization: Bearer sk-of-the-team", "413"),
         ("/v1/chat/completions", "authorization: Bearer sk-of-the-team\r\ncontent-encoding: gzip", "415"),
         ("/v1/chat/completions", "host: evil.example", "403"),
+        ("/v1/chat/completions", "authorization: Bearer sk-of-the-rich", "429"),
     ] {
         let (client, serving) = fixture.connect(64 * 1024, SECOND);
         let (mut reader, mut writer) = tokio::io::split(client);
@@ -236,12 +241,12 @@ async fn body_that_is_uploaded_when_the_server_ends_is_rejected() {
     assert!(text.starts_with("HTTP/1.1 503") && text.contains("shutting_down"), "{text}");
 }
 
-/// Serves at most `max_connections` on a loopback address until `client` has ended.
+/// Serves at most `max_connections` on a loopback address until `client` has ended; returns the log.
 async fn with_server<F: Future<Output = ()>>(
     config: &str,
     max_connections: usize,
     client: impl FnOnce(SocketAddr) -> F,
-) {
+) -> String {
     let fixture = TestGateway::new(config, []).await;
     let (listener, address) = listen("127.0.0.1:0").await.expect("a free port");
     let workers = Workers::start(1).expect("threads");
@@ -249,6 +254,7 @@ async fn with_server<F: Future<Output = ()>>(
         _ = fixture.gateway.serve(listener, &workers, max_connections, std::future::pending()) => {}
         () = client(address) => {}
     }
+    fixture.log_lines.lock().iter().map(Value::to_string).collect()
 }
 
 async fn connect(address: SocketAddr) -> TcpStream {
@@ -265,7 +271,7 @@ async fn request_health(socket: &mut TcpStream) -> String {
 
 #[tokio::test]
 async fn idle_connections_are_closed_for_new_ones() {
-    with_server("", 2, async |address| {
+    let log = with_server("", 2, async |address| {
         let (mut first, mut second) = (connect(address).await, connect(address).await);
         assert!(request_health(&mut first).await.starts_with("HTTP/1.1 200"));
         assert!(request_health(&mut second).await.starts_with("HTTP/1.1 200"));
@@ -274,11 +280,23 @@ async fn idle_connections_are_closed_for_new_ones() {
         assert_eq!(first.read(&mut [0]).await.expect("a regular end"), 0);
     })
     .await;
+    assert!(log.contains("connection-limit") && log.contains("2 connections are open"), "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn connection_that_sends_no_request_is_closed_after_the_idle_time() {
+    let fixture = TestGateway::new("[serve]\nidle = \"7s\"\n", []).await;
+    let (mut client, serving) = fixture.connect(4096, SECOND);
+    client.write_all(b"GET /health HTTP/1.1\r\n\r\n").await.expect("the server reads");
+    assert!(read_part(&mut client).await.starts_with("HTTP/1.1 200"));
+    let idle_since = tokio::time::Instant::now();
+    serving.await.expect("the connection task does not panic");
+    assert_eq!(idle_since.elapsed(), 7 * SECOND);
 }
 
 #[tokio::test]
 async fn connections_of_an_address_are_limited() {
-    with_server("[serve]\nmax_connections_per_address = 1\n", 99, async |address| {
+    let log = with_server("[serve]\nmax_connections_per_address = 1\n", 99, async |address| {
         let mut first = connect(address).await;
         assert!(request_health(&mut first).await.starts_with("HTTP/1.1 200"));
         assert!(request_health(&mut connect(address).await).await.starts_with("HTTP/1.1 200"), "health is not limited");
@@ -300,6 +318,7 @@ async fn connections_of_an_address_are_limited() {
         assert_eq!(closed.unwrap_or_default(), 0, "without an answer");
     })
     .await;
+    assert!(log.contains("connection-limit") && log.contains("127.0.0.1 has 1 connection"), "{log}");
 }
 
 #[tokio::test(start_paused = true)]

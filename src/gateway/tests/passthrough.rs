@@ -323,6 +323,10 @@ async fn all_requested_choices_are_awaited() {
     assert_eq!(got, [HELLO, STOP, second_choice, DONE].concat());
     let body = read_json(fixture.post("/v1/chat/completions", &[], with_n(false)).await).await;
     assert_eq!(body["choices"].as_array().map(Vec::len), Some(2), "{body}");
+    // The parameters of a model may set it, too.
+    let model = "[models.double]\nendpoint = \"a\"\nmodel = \"upstream\"\nextra = { n = 2 }\n";
+    let fixture = TestGateway::new(model, [late()]).await;
+    assert_eq!(read_text(fixture.chat("double", true).await).await, [HELLO, STOP, second_choice, DONE].concat());
     // A service may ignore `n` and leave the connection open; a broken one is incomplete.
     let open = MockResponse::Chunks(vec![(NO_DELAY, HELLO), (NO_DELAY, STOP), (SECOND * 900, DONE)]);
     let broken = MockResponse::ChunksThenReset(vec![(NO_DELAY, HELLO), (NO_DELAY, STOP)]);

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     choice::{ChoiceState, MAX_TOOL_CALLS},
     error,
-    output_seen::OutputSeen,
+    stream_errors::{OutputSeen, StreamErrors},
     wire::{Choice, Chunk, Content, Function, Message},
 };
 
@@ -23,14 +23,12 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct ChatDecoder {
     options: DecodeOptions,
-    server: ServerKind,
+    errors: StreamErrors,
     choices: Vec<ChoiceState>,
     /// The model name was emitted.
     model_emitted: bool,
     /// The end signal was seen, or the body was one complete object.
     done: bool,
-    /// The output so far.
-    output_seen: OutputSeen,
     /// What the response has too many of (`choices` or `tool calls`), for the error message.
     exceeded_limit: Option<&'static str>,
     /// The response was one object, not a stream.
@@ -45,14 +43,13 @@ pub(super) struct ChatDecoder {
 const MAX_CHOICES: u64 = 128;
 
 impl ChatDecoder {
-    pub(super) fn new(options: DecodeOptions, server: ServerKind) -> Self {
+    pub(super) fn new(options: DecodeOptions, errors: StreamErrors) -> Self {
         Self {
             options,
-            server,
+            errors,
             choices: Vec::new(),
             model_emitted: false,
             done: false,
-            output_seen: OutputSeen::Nothing,
             exceeded_limit: None,
             single_body: false,
             truncated_body: false,
@@ -89,7 +86,7 @@ impl ChatDecoder {
         let error_body = if may_be_error { find_error(json, event) } else { None };
         self.decode_chunk(chunk, out);
         if let Some(error_body) = error_body {
-            return Err(error::from_stream(&error_body, self.server, self.output_seen));
+            return Err(self.errors.error(&error_body));
         }
         if let Some(choice) =
             self.choices.iter().find(|choice| matches!(choice.finish_reason, Some(FinishReason::Error(_))))
@@ -98,14 +95,17 @@ impl ChatDecoder {
                 FinishReason::Error(reason) => reason.as_str(),
                 _ => finish.as_str(),
             });
-            let class =
-                if self.output_seen == OutputSeen::Nothing { ErrorClass::InStream } else { ErrorClass::Incomplete };
+            let class = if self.errors.output_seen == OutputSeen::Nothing {
+                ErrorClass::InStream
+            } else {
+                ErrorClass::Incomplete
+            };
             let error = CallError::new(class, format!("the service ended the answer with finish reason \"{reason}\""));
-            return Err(CallError { status: Some(200), server: self.server, ..error });
+            return Err(CallError { status: Some(200), server: self.errors.server, ..error });
         }
         if let Some(items) = self.exceeded_limit {
             let message = format!("the response has too many {items}");
-            return Err(CallError { server: self.server, ..CallError::new(ErrorClass::InvalidChunk, message) });
+            return Err(CallError { server: self.errors.server, ..CallError::new(ErrorClass::InvalidChunk, message) });
         }
         Ok(Some(self.flow()))
     }
@@ -175,6 +175,9 @@ impl ChatDecoder {
         if let Some(function) = message.function_call.0 {
             self.decode_tool_call(index, 0, String::new(), function, out);
         }
+        // They end the wait for the first token, too.
+        self.emit(index, DeltaKind::OpaqueReasoning(message.other_reasoning), out);
+        self.emit(index, DeltaKind::Opaque(message.other_output), out);
     }
 
     fn decode_tool_call(&mut self, choice: u16, index: u64, id: String, function: Function<'_>, out: &mut Vec<Delta>) {
@@ -225,12 +228,12 @@ impl ChatDecoder {
         let is_empty = match &kind {
             DeltaKind::Text(text) | DeltaKind::Reasoning(text) | DeltaKind::Refusal(text) => text.is_empty(),
             DeltaKind::ToolCall(call) => *call == ToolCall { index: call.index, ..ToolCall::default() },
-            DeltaKind::Usage(_) | DeltaKind::Finish(_) | DeltaKind::Model(_) | DeltaKind::Opaque(_) => false,
+            DeltaKind::Opaque(bytes) | DeltaKind::OpaqueReasoning(bytes) => *bytes == 0,
+            DeltaKind::Usage(_) | DeltaKind::Finish(_) | DeltaKind::Model(_) => false,
         };
         if !is_empty {
             if kind.is_output() {
-                self.output_seen =
-                    self.output_seen.max(if kind.is_answer() { OutputSeen::Answer } else { OutputSeen::Reasoning });
+                self.errors.record_output(if kind.is_answer() { OutputSeen::Answer } else { OutputSeen::Reasoning });
             }
             out.push(Delta { choice, kind });
         }
@@ -289,7 +292,7 @@ impl ChatDecoder {
             && let Some(Value::Array(items)) = parse_tree(data)
             && items.first().is_some_and(|item| error::is_error_body(item, b""))
         {
-            return Err(error::from_stream(&items[0], self.server, self.output_seen));
+            return Err(self.errors.error(&items[0]));
         }
         if self.decode_object(data, b"", out)?.is_none() {
             match serde_json::from_str::<serde::de::IgnoredAny>(data) {
@@ -313,14 +316,12 @@ impl Decoder for ChatDecoder {
     fn decode_frame(&mut self, frame: &Frame, out: &mut Vec<Delta>) -> Result<Flow, CallError> {
         let data = std::str::from_utf8(&frame.data).expect("the framer delivers valid UTF-8").trim();
         match frame.kind {
-            FrameKind::Page => Err(error::page_error(&frame.data, self.server)),
+            FrameKind::Page => Err(error::page_error(&frame.data, self.errors.server)),
             FrameKind::Body => self.decode_body(data, out),
             FrameKind::Event if data.is_empty() || data == "null" => Ok(self.flow()),
             FrameKind::Event => match self.decode_payload(data, &frame.event, out)? {
                 Some(flow) => Ok(flow),
-                None if frame.event.as_ref() == b"error" => {
-                    Err(error::from_stream(&Value::from(data), self.server, self.output_seen))
-                }
+                None if frame.event.as_ref() == b"error" => Err(self.errors.error(&Value::from(data))),
                 None => self.recover(data, &frame.event, out),
             },
         }
@@ -342,7 +343,7 @@ impl Decoder for ChatDecoder {
             }
         }
         // One-API and new-api send their own `[DONE]` when their upstream stream breaks off.
-        let is_done_unreliable = self.server == ServerKind::OneApi && !self.single_body;
+        let is_done_unreliable = self.errors.server == ServerKind::OneApi && !self.single_body;
         // The first of several choices may be finished while another one is incomplete. A service may ignore `n`, so
         // that a regular end after fewer choices is the end of the answer.
         let has_choices = self.choices.len() >= self.expected_choices || end != StreamEnd::Broken;
@@ -352,7 +353,7 @@ impl Decoder for ChatDecoder {
         {
             return Ok(StreamOutcome::Finished(reason));
         }
-        Ok(match self.output_seen {
+        Ok(match self.errors.output_seen {
             OutputSeen::Nothing if self.truncated_body => StreamOutcome::Incomplete,
             OutputSeen::Nothing => StreamOutcome::Empty,
             OutputSeen::Reasoning | OutputSeen::Answer if self.done && !is_done_unreliable => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{echo::without_echo, output_seen::OutputSeen};
+use super::echo::without_echo;
 use crate::{
     model::ErrorClass,
     protocol::{
@@ -21,18 +21,21 @@ use crate::{
 /// Fields that only errors have, in spellings of several services.
 const MESSAGE_FIELDS: [&str; 6] = ["error_msg", "errmsg", "err_msg", "error_message", "errorMessage", "errMsg"];
 
+/// Fields with the code of an error.
+const CODE_FIELDS: [&str; 5] = ["code", "error_code", "errcode", "err_no", "errorCode"];
+
 /// The contents of an error body.
 #[derive(Debug, Default)]
-struct ErrorBody {
-    message: String,
+pub(super) struct ErrorBody {
+    pub(super) message: String,
     /// The `code`, `type`, `status` and `details` strings, joined for classification.
-    codes: String,
-    code: Option<String>,
-    param: Option<String>,
+    pub(super) codes: String,
+    pub(super) code: Option<String>,
+    pub(super) param: Option<String>,
     /// A code in the body that looks like an HTTP error status.
-    status: Option<u16>,
-    retry_after: Option<RetryAfter>,
-    request_id: Option<String>,
+    pub(super) status: Option<u16>,
+    pub(super) retry_after: Option<RetryAfter>,
+    pub(super) request_id: Option<String>,
 }
 
 impl ErrorBody {
@@ -55,16 +58,10 @@ pub(super) fn from_response(head: &ResponseHead, body: &[u8], request: &[u8]) ->
         error.message = page_message(Some(status), body);
     }
     let server = ServerKind::from_headers(&head.headers);
+    let own_words = OwnWords::new(&error, request);
     let retry_after = header_delay.or(error.retry_after);
-    let own_words = without_echo(&error.message, request, has_lasting_effect);
-    let signals = ErrorSignals {
-        status: Some(status.as_u16()),
-        code: &error.codes,
-        message: &own_words,
-        retry_after: retry_after.is_some(),
-        is_page,
-    };
-    let class = classify(signals).unwrap_or(ErrorClass::InvalidResponse);
+    let signals = own_words.signals(Some(status.as_u16()), retry_after.is_some());
+    let class = classify(ErrorSignals { is_page, ..signals }).unwrap_or(ErrorClass::InvalidResponse);
     CallError {
         class,
         status: Some(status.as_u16()),
@@ -77,7 +74,7 @@ pub(super) fn from_response(head: &ResponseHead, body: &[u8], request: &[u8]) ->
         server,
         should_retry: head.header("x-should-retry").and_then(|value| value.parse().ok()),
         remembered: false,
-        request_specific: is_request_specific(&own_words),
+        request_specific: is_request_specific(&own_words.message),
         headers: Some(Arc::clone(&head.headers)),
         source: None,
     }
@@ -90,37 +87,20 @@ fn has_lasting_effect(text: &str) -> bool {
     matches!(class, Some(C::Quota | C::Rate | C::Auth | C::Forbidden | C::Model | C::Overloaded))
 }
 
-/// The error inside a response with a success status; `output_seen` is the output before it.
-pub(super) fn from_stream(json: &Value, server: ServerKind, output_seen: OutputSeen) -> CallError {
-    let error = parse_error(json);
-    let signals = ErrorSignals {
-        status: error.status,
-        code: &error.codes,
-        message: &error.message,
-        retry_after: error.retry_after.is_some(),
-        is_page: false,
-    };
-    let error_class = classify(signals).unwrap_or(ErrorClass::InStream);
-    // An error after output makes the answer incomplete. But before any answer text, an error caused by the request
-    // itself keeps its class, so that the request is not sent to the next candidate.
-    let is_request_error = matches!(error_class, ErrorClass::Filter | ErrorClass::Context | ErrorClass::Request);
-    let class = match output_seen {
-        OutputSeen::Nothing => error_class,
-        OutputSeen::Reasoning if is_request_error => error_class,
-        OutputSeen::Reasoning | OutputSeen::Answer => ErrorClass::Incomplete,
-    };
-    let message =
-        if error.message.is_empty() { "the service reported an error without a message" } else { &error.message };
-    CallError {
-        status: Some(200),
-        code: error.code.as_deref().map(truncate_code),
-        hint: hint(class, &error.message),
-        param: error.param.as_deref().map(truncate_code),
-        retry_after: error.retry_after,
-        request_id: error.request_id.as_deref().map(truncate_code),
-        server,
-        request_specific: is_request_specific(&error.message),
-        ..CallError::new(class, message)
+/// The texts of an error without what the client has sent.
+pub(super) struct OwnWords {
+    pub(super) message: String,
+    codes: String,
+}
+
+impl OwnWords {
+    pub(super) fn new(error: &ErrorBody, request: &[u8]) -> Self {
+        let own = |text: &str| without_echo(text, request, has_lasting_effect);
+        Self { message: own(&error.message), codes: own(&error.codes) }
+    }
+
+    pub(super) fn signals(&self, status: Option<u16>, retry_after: bool) -> ErrorSignals<'_> {
+        ErrorSignals { status, code: &self.codes, message: &self.message, retry_after, is_page: false }
     }
 }
 
@@ -131,7 +111,7 @@ fn is_plain_text(body: &[u8]) -> bool {
     !text.is_empty() && !text.starts_with('<')
 }
 
-fn hint(class: ErrorClass, message: &str) -> Option<String> {
+pub(super) fn hint(class: ErrorClass, message: &str) -> Option<String> {
     let text = match class {
         ErrorClass::Path => "check base_url: OpenAI-compatible services usually serve the API under /v1",
         ErrorClass::NoChannel => "enable an upstream for this model in the gateway, or use another model",
@@ -149,7 +129,7 @@ fn first_event(body: &[u8]) -> Option<Value> {
     text.lines().filter_map(|line| line.strip_prefix("data:")).find_map(|data| serde_json::from_str(data.trim()).ok())
 }
 
-fn parse_error(json: &Value) -> ErrorBody {
+pub(super) fn parse_error(json: &Value) -> ErrorBody {
     match json {
         Value::Array(items) => items.first().map(parse_error).unwrap_or_default(),
         Value::Object(object) => match object.get("error").filter(|error| is_set(error)) {
@@ -191,7 +171,7 @@ fn parse_fields(json: &Value) -> ErrorBody {
         .or_else(|| json.get("errors").map(detail_text).filter(|text| !text.is_empty()))
         .or_else(|| base_resp.and_then(|resp| resp.get("status_msg")).and_then(scalar_text))
         .unwrap_or_else(|| if has_known_key(json) { String::new() } else { json.to_string() });
-    let code = ["code", "error_code", "errcode", "err_no", "errorCode"].into_iter().find_map(field);
+    let code = CODE_FIELDS.into_iter().find_map(field);
     let code = code.or_else(|| base_resp.and_then(|resp| resp.get("status_code")).and_then(scalar_text));
     let minimax = base_resp.and_then(|resp| resp.get("status_code")).and_then(Value::as_u64).and_then(minimax_code);
     let by_minimax = minimax.map(|(_, code)| code.to_owned());
@@ -301,10 +281,11 @@ pub(super) fn is_error_body(json: &Value, event: &[u8]) -> bool {
     let is_answer =
         item.get("choices").is_some_and(|choices| !choices.is_null()) || item.get("usage").is_some_and(is_set);
     let has_items = |name: &str| item.get(name).and_then(Value::as_array).is_some_and(|items| !items.is_empty());
-    let is_complete = ["choices", "data", "results", "output"].into_iter().any(has_items);
+    let has_results = ["choices", "data", "results", "output"].into_iter().any(has_items);
+    let is_success = CODE_FIELDS.into_iter().filter_map(|name| item.get(name)).any(|code| *code == 0 || *code == "0");
     event == b"error"
         || has("error")
-        || !is_complete && MESSAGE_FIELDS.into_iter().any(has)
+        || !has_results && !is_success && MESSAGE_FIELDS.into_iter().any(has)
         || item.get("object").is_some_and(|object| object == "error")
         || has_base_resp_error
         || (!is_answer && ["message", "msg", "detail", "errors"].into_iter().any(has))
@@ -322,6 +303,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::protocol::openai::stream_errors::StreamErrors;
 
     /// The error bodies of services in `tests/fixtures/errors/`.
     #[derive(serde::Deserialize)]
@@ -377,7 +359,7 @@ mod tests {
         if status.is_success() {
             let json = serde_json::from_str(&fixture.body).expect("an error in a 200 is JSON");
             assert!(is_error_body(&json, b""), "{}", fixture.body);
-            return from_stream(&json, ServerKind::Other, OutputSeen::Nothing);
+            return StreamErrors::new(ServerKind::Other, bytes::Bytes::new()).error(&json);
         }
         from_response(&ResponseHead { status, headers: std::sync::Arc::new(headers) }, fixture.body.as_bytes(), b"")
     }
@@ -413,6 +395,7 @@ mod tests {
             json!({"choices": [{"delta": {"content": "x"}}], "message": "hi"}),
             json!({"choices": [], "usage": {"prompt_tokens": 1}, "error": {}}),
             json!({"errcode": 0, "errmsg": "ok", "data": [{"embedding": [1]}], "usage": {"total_tokens": 1}}),
+            json!({"errcode": 0, "errmsg": "ok", "choices": [], "usage": {"total_tokens": 1}}),
         ] {
             assert!(!is_error_body(&body, b""), "{body}");
         }
@@ -424,7 +407,7 @@ mod tests {
         let body = json!({"error": {"message": long, "code": long, "param": long, "request_id": long}});
         let head = ResponseHead { status: http::StatusCode::BAD_REQUEST, headers: std::sync::Arc::default() };
         let response = from_response(&head, body.to_string().as_bytes(), b"");
-        for error in [response, from_stream(&body, ServerKind::Other, OutputSeen::Nothing)] {
+        for error in [response, StreamErrors::new(ServerKind::Other, bytes::Bytes::new()).error(&body)] {
             for text in [error.code, error.param, error.request_id] {
                 let text = text.expect("the text of the service");
                 assert!(text.len() < 500 && !text.contains('\u{9d}'), "{text:?}");
@@ -449,6 +432,20 @@ mod tests {
             let error = from_response(&head, body.to_string().as_bytes(), request.as_bytes());
             assert_eq!(error.class, ErrorClass::Request, "{value}");
             assert!(error.message.contains(value), "the message is shown as it came");
+            // OpenRouter forwards the error of the provider, and Azure the cause.
+            let raw = format!("{{\"error\":{{\"message\":\"{message}\"}}}}");
+            for error in [
+                json!({"message": "Provider returned error", "code": 400, "metadata": {"raw": raw}}),
+                json!({"message": "bad request", "innererror": {"message": message}}),
+                json!({"message": "bad request", "details": message}),
+            ] {
+                let body = json!({"error": error});
+                let error = from_response(&head, body.to_string().as_bytes(), request.as_bytes());
+                assert_eq!(error.class, ErrorClass::Request, "{body}");
+                let sent = bytes::Bytes::from(request.clone());
+                let error = StreamErrors::new(ServerKind::Other, sent).error(&body);
+                assert!(matches!(error.class, ErrorClass::Request | ErrorClass::InStream), "{body}: {}", error.class);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use http::{
 };
 use url::Url;
 
-use super::{CallError, Decoder, EncodeError, ModelList, Protocol, ResponseHead, ServerKind};
+use super::{CallError, Decoder, EncodeError, ModelList, Protocol, ResponseHead, SentRequest, ServerKind};
 use crate::model::{
     ModelRequest, Operation, ParamWorkaround, ProtocolId,
     api_key::{ApiKey, redact_url},
@@ -19,6 +19,7 @@ use crate::model::{
 };
 
 mod choice;
+mod content_bytes;
 mod decode;
 mod echo;
 mod encode;
@@ -26,7 +27,6 @@ mod error;
 mod known_fields;
 mod models;
 mod opaque;
-mod output_seen;
 mod prompt_count;
 mod refusal;
 mod request_summary;
@@ -34,6 +34,7 @@ pub mod reshape;
 mod routing_fields;
 pub mod server;
 pub mod server_response;
+mod stream_errors;
 mod system_role;
 mod usage;
 mod wire;
@@ -73,15 +74,21 @@ impl Protocol for OpenAiChat {
         }
     }
 
-    fn decoder(&self, request: &ModelRequest, options: &DecodeOptions, head: &ResponseHead) -> Box<dyn Decoder> {
-        let server = ServerKind::from_headers(&head.headers);
+    fn decoder(
+        &self,
+        request: &ModelRequest,
+        options: &DecodeOptions,
+        head: &ResponseHead,
+        sent: SentRequest,
+    ) -> Box<dyn Decoder> {
+        let errors = stream_errors::StreamErrors::new(ServerKind::from_headers(&head.headers), sent.body);
         match request {
             // Completions are decoded like chats: their choices only have a text in place of a message.
             ModelRequest::Opaque(opaque) if opaque.operation != Operation::Completions => {
-                Box::new(opaque::OpaqueDecoder::new(server))
+                Box::new(opaque::OpaqueDecoder::new(errors))
             }
             ModelRequest::Chat(_) | ModelRequest::Opaque(_) => {
-                Box::new(decode::ChatDecoder::new(*options, server).expecting_choices(request.choice_count()))
+                Box::new(decode::ChatDecoder::new(*options, errors).expecting_choices(sent.choice_count))
             }
         }
     }

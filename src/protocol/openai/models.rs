@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::{error, output_seen::OutputSeen};
+use super::{error, stream_errors::StreamErrors};
 use crate::{
     model::ErrorClass,
     protocol::{CallError, ModelInfo, ModelList, ServerKind, error::page_message},
@@ -22,7 +22,7 @@ pub(super) fn parse(body: &[u8]) -> Result<ModelList, CallError> {
         _ => ["data", "models"].iter().filter_map(|name| json.get(name)).collect(),
     };
     if lists.is_empty() {
-        return Err(error::from_stream(&json, ServerKind::Other, OutputSeen::Nothing));
+        return Err(StreamErrors::new(ServerKind::Other, bytes::Bytes::new()).error(&json));
     }
     let (mut models, mut known_ids) = (Vec::<ModelInfo>::new(), HashSet::new());
     for item in lists.iter().filter_map(|list| list.as_array()).flatten() {

@@ -5,14 +5,12 @@ use serde::Deserialize;
 use super::{
     decode::{find_error, is_end_signal},
     error,
+    stream_errors::{OutputSeen, StreamErrors},
     usage::WireUsage,
 };
 use crate::{
     model::{Delta, DeltaKind, FinishReason, Operation},
-    protocol::{
-        CallError, Decoder, Flow, Frame, FrameKind, ServerKind, StreamEnd, StreamOutcome,
-        framing::lenient::LenientObject,
-    },
+    protocol::{CallError, Decoder, Flow, Frame, FrameKind, StreamEnd, StreamOutcome, framing::lenient::LenientObject},
 };
 
 /// The path of an operation below the base URL.
@@ -28,8 +26,7 @@ pub(super) fn path(operation: Operation) -> &'static str {
 /// Decodes one pass-through response.
 #[derive(Debug)]
 pub(super) struct OpaqueDecoder {
-    server: ServerKind,
-    has_output: bool,
+    errors: StreamErrors,
 }
 
 #[derive(Deserialize)]
@@ -39,19 +36,15 @@ struct UsageField {
 }
 
 impl OpaqueDecoder {
-    pub(super) fn new(server: ServerKind) -> Self {
-        Self { server, has_output: false }
-    }
-
-    fn output_seen(&self) -> super::output_seen::OutputSeen {
-        if self.has_output { super::output_seen::OutputSeen::Answer } else { super::output_seen::OutputSeen::Nothing }
+    pub(super) fn new(errors: StreamErrors) -> Self {
+        Self { errors }
     }
 
     fn decode_object(&mut self, json: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<(), CallError> {
         if let Some(body) = find_error(json, event) {
-            return Err(error::from_stream(&body, self.server, self.output_seen()));
+            return Err(self.errors.error(&body));
         }
-        self.has_output = true;
+        self.errors.record_output(OutputSeen::Answer);
         out.push(Delta { choice: 0, kind: DeltaKind::Opaque(json.len()) });
         let usage = serde_json::from_str::<UsageField>(json).ok().and_then(|body| body.usage.0?.to_usage());
         out.extend(usage.map(|usage| Delta { choice: 0, kind: DeltaKind::Usage(usage) }));
@@ -68,7 +61,7 @@ impl Decoder for OpaqueDecoder {
     fn decode_frame(&mut self, frame: &Frame, out: &mut Vec<Delta>) -> Result<Flow, CallError> {
         let data = std::str::from_utf8(&frame.data).expect("the framer delivers valid UTF-8").trim();
         match frame.kind {
-            FrameKind::Page => Err(error::page_error(&frame.data, self.server)),
+            FrameKind::Page => Err(error::page_error(&frame.data, self.errors.server)),
             FrameKind::Body if !is_json(data) => Ok(Flow::InvalidChunk),
             FrameKind::Body => self.decode_object(data, b"", out).map(|()| Flow::End),
             FrameKind::Event if is_end_signal(data) => Ok(Flow::End),
@@ -80,7 +73,7 @@ impl Decoder for OpaqueDecoder {
 
     fn finish(&mut self, end: StreamEnd, _out: &mut Vec<Delta>) -> Result<StreamOutcome, CallError> {
         Ok(match end {
-            _ if !self.has_output => StreamOutcome::Empty,
+            _ if self.errors.output_seen == OutputSeen::Nothing => StreamOutcome::Empty,
             // The stream may have no end signal, so the regular end of the body is sufficient.
             StreamEnd::EndSignal | StreamEnd::Eof => StreamOutcome::Finished(FinishReason::Stop),
             StreamEnd::Broken => StreamOutcome::Incomplete,
@@ -94,11 +87,17 @@ fn is_json(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
-    use crate::{model::ErrorClass, protocol::reply_reader::ReplyReader};
+    use crate::{
+        model::ErrorClass,
+        protocol::{ServerKind, reply_reader::ReplyReader},
+    };
 
     fn decode(body: &[u8], end: StreamEnd) -> Result<(StreamOutcome, Vec<DeltaKind>), ErrorClass> {
-        let mut reader = ReplyReader::new(Box::new(OpaqueDecoder::new(ServerKind::Other)));
+        let errors = StreamErrors::new(ServerKind::Other, Bytes::new());
+        let mut reader = ReplyReader::new(Box::new(OpaqueDecoder::new(errors)));
         let mut out = Vec::new();
         reader.push(body, &mut out).map_err(|error| error.class)?;
         let outcome = reader.finish(end, &mut out).map_err(|error| error.class)?;

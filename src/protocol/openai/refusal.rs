@@ -165,9 +165,10 @@ impl Refusal {
     /// sampling, models that refuse a value accept only the default.
     pub(super) fn is_of_value(&self) -> bool {
         let named = COMBINED.iter().filter(|name| self.words.iter().any(|word| word == *name));
-        // "When using this model" names no condition.
-        let is_of_any_request = self.contains(&["only the default", "when using th"]);
-        (self.contains(&VALUE) || named.count() > 1) && !is_of_any_request
+        // These name no condition.
+        let text = self.text.replace("when using this model", "").replace("when using the model", "");
+        let is_conditional = VALUE.iter().any(|phrase| text.contains(phrase)) || named.count() > 1;
+        is_conditional && !self.contains(&["only the default"])
     }
 
     /// Whether a stream is refused.

@@ -324,11 +324,11 @@ fn merge(name: &str, known: &mut Value, next: Value, is_cumulative: bool) {
 /// it has an id or a name of its own.
 fn merge_item(name: &str, items: &mut Vec<Value>, next: Value, is_cumulative: bool) {
     let id = |item: &Value| item.get("id").and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
-    // Lists such as log probabilities have many items, and no index.
     let function = |item: &Value| item.pointer("/function/name").filter(|name| **name != "").cloned();
     let is_new = |next: &Value| {
         id(next).is_some() || function(next).is_some_and(|new| items.last().and_then(function) != Some(new))
     };
+    // Lists such as log probabilities have many items, and no index.
     if next.get("index").is_none() && (name != "tool_calls" || is_new(&next)) {
         return items.push(next);
     }

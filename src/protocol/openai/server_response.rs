@@ -62,7 +62,7 @@ impl ChunkWriter {
             DeltaKind::Finish(reason) => self.choice(choice, &json!({}), Some(reason)),
             DeltaKind::Usage(usage) => self.event(&json!([]), Some(usage)),
             // Every chunk has the model name already; pass-through data is not part of a chat.
-            DeltaKind::Model(_) | DeltaKind::Opaque(_) => Bytes::new(),
+            DeltaKind::Model(_) | DeltaKind::Opaque(_) | DeltaKind::OpaqueReasoning(_) => Bytes::new(),
         }
     }
 
@@ -192,7 +192,10 @@ mod tests {
     use super::*;
     use crate::{
         model::{ChatRequest, Delta, ModelRequest, target::DecodeOptions},
-        protocol::{Protocol, ResponseHead, StreamEnd, StreamOutcome, openai::OpenAiChat, reply_reader::ReplyReader},
+        protocol::{
+            Protocol, ResponseHead, SentRequest, StreamEnd, StreamOutcome, openai::OpenAiChat,
+            reply_reader::ReplyReader,
+        },
     };
 
     fn decode(body: &[u8]) -> (Answer, StreamOutcome) {
@@ -201,6 +204,7 @@ mod tests {
             &ModelRequest::Chat(ChatRequest::default()),
             &DecodeOptions::default(),
             &head,
+            SentRequest::default(),
         ));
         let mut out: Vec<Delta> = Vec::new();
         reader.push(body, &mut out).expect("valid response");

@@ -7,7 +7,7 @@ use serde::{
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use super::usage::WireUsage;
+use super::{content_bytes::ContentBytes, usage::WireUsage};
 use crate::protocol::framing::lenient::{LenientList, LenientNumber, LenientObject, LenientString};
 
 #[derive(Debug, Deserialize)]
@@ -54,20 +54,80 @@ pub(super) struct Choice<'a> {
     pub(super) usage: LenientObject<Box<WireUsage>>,
 }
 
-#[derive(Debug, Deserialize)]
+/// The message of an object, or a part of it in a chunk.
+#[derive(Debug, Default)]
 pub(super) struct Message<'a> {
-    #[serde(default)]
     pub(super) content: Content,
-    #[serde(default)]
     pub(super) reasoning_content: Content,
-    #[serde(default)]
     pub(super) reasoning: Content,
-    #[serde(default)]
     pub(super) refusal: Content,
-    #[serde(borrow, default)]
     pub(super) tool_calls: LenientList<WireToolCall<'a>>,
-    #[serde(borrow, default)]
     pub(super) function_call: LenientObject<Function<'a>>,
+    /// The bytes of reasoning that is not decoded.
+    pub(super) other_reasoning: usize,
+    /// The bytes of answers that are not decoded, such as images and audio.
+    pub(super) other_output: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum MessageField {
+    Role,
+    Content,
+    ReasoningContent,
+    Reasoning,
+    #[serde(
+        alias = "reasoning_summary",
+        alias = "reasoning_text",
+        alias = "thinking",
+        alias = "thinking_content",
+        alias = "thought",
+        alias = "thoughts"
+    )]
+    ReasoningDetails,
+    Refusal,
+    ToolCalls,
+    FunctionCall,
+    /// Data about the answer that LiteLLM adds.
+    ProviderSpecificFields,
+    #[serde(other)]
+    Other,
+}
+
+struct MessageVisitor;
+
+impl<'de> Visitor<'de> for MessageVisitor {
+    type Value = Message<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a message")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Message<'de>, A::Error> {
+        use MessageField as F;
+        let mut message = Message::default();
+        while let Some(field) = map.next_key::<F>()? {
+            match field {
+                F::Content => message.content = map.next_value()?,
+                F::ReasoningContent => message.reasoning_content = map.next_value()?,
+                F::Reasoning => message.reasoning = map.next_value()?,
+                F::Refusal => message.refusal = map.next_value()?,
+                F::ToolCalls => message.tool_calls = map.next_value()?,
+                F::FunctionCall => message.function_call = map.next_value()?,
+                F::ReasoningDetails => message.other_reasoning += map.next_value::<ContentBytes>()?.total(),
+                F::Role | F::ProviderSpecificFields => drop(map.next_value::<IgnoredAny>()?),
+                // A text may be anything, such as the name of the model's role.
+                F::Other => message.other_output += map.next_value::<ContentBytes>()?.of_parts,
+            }
+        }
+        Ok(message)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Message<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MessageVisitor)
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     model::{ChatRequest, ErrorClass, MAX_TOKENS_FIELDS, ModelRequest, ParamWorkaround, SystemRole, target::Target},
-    protocol::{CallError, framing::json_splice::RawObject},
+    protocol::{CallError, framing::json_splice::RawObject, numbers::without_separators},
 };
 
 /// Fields without which the request means something else.
@@ -115,7 +115,7 @@ fn lowered_limit(error: &CallError, target: &Target, chat: &ChatRequest, sent: &
     const MIN_CONTEXT: u64 = 1024;
     let is_explicit = chat.params.max_output_tokens().or(target.params.max_output_tokens()).is_some();
     let current = token_limit(sent).1.filter(|_| chat.budget_max_tokens.is_some() && !is_explicit)?;
-    let mut numbers = standalone_numbers(&error.message);
+    let mut numbers = standalone_numbers(&error.message).into_iter();
     match error.class {
         ErrorClass::Request if MAX_TOKENS_FIELDS.iter().any(|name| error.message.contains(name)) => {
             numbers.filter(|number| (MIN_LIMIT..current).contains(number)).max()
@@ -133,10 +133,11 @@ fn lowered_limit(error: &CallError, target: &Target, chat: &ChatRequest, sent: &
 }
 
 /// The standalone integers in a message, excluding those in model names, versions and request ids.
-fn standalone_numbers(message: &str) -> impl Iterator<Item = u64> {
+fn standalone_numbers(message: &str) -> Vec<u64> {
+    let message = without_separators(message);
     let end = message.to_ascii_lowercase().find("request id").unwrap_or(message.len());
     let words = message[..end].split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_')));
-    words.filter_map(|word| word.trim_end_matches('.').parse().ok())
+    words.filter_map(|word| word.trim_end_matches('.').parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -303,6 +304,9 @@ mod tests {
         assert!(!general(tools, "reasoning_effort"), "the model may accept it without tools");
         assert!(!general("The model does not support setting thinking_budget to 0.", "thinking_budget"));
         assert!(general("The temperature parameter is not supported when using this model", "temperature"));
+        assert!(!general("temperature is not supported when using thinking", "temperature"));
+        let both = "`temperature` and `top_p` cannot both be set when using this model.";
+        assert!(!general(both, "temperature"));
     }
 
     #[test]
@@ -320,6 +324,8 @@ mod tests {
         assert_eq!(workaround(ErrorClass::Request, text, budget, None), Some(ParamWorkaround::MaxTokens(4096)));
         assert_eq!(workaround(ErrorClass::Request, text, budget, Some(16_384)), None, "the limit was set explicitly");
         assert_eq!(workaround(ErrorClass::Request, text, None, None), None);
+        let separated = "max_tokens is too large: 16,384. This model supports at most 8,192 completion tokens.";
+        assert_eq!(workaround(ErrorClass::Request, separated, budget, None), Some(ParamWorkaround::MaxTokens(8192)));
         let range = "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]";
         assert_eq!(workaround(ErrorClass::Request, range, budget, None), Some(ParamWorkaround::MaxTokens(8192)));
         // The prompt has about 3 tokens, plus the reserve of 16.

@@ -2,6 +2,7 @@
 
 use std::{
     hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher},
+    sync::Arc,
     time::Duration,
 };
 
@@ -211,10 +212,12 @@ pub struct TargetHealthKeys {
     pub model: HealthKey,
     /// Each API key: for every model, and for this model.
     pub keys: Vec<(HealthKey, HealthKey)>,
+    /// The salt of the hashes of the API keys.
+    pub salt: Arc<str>,
 }
 
 impl TargetHealthKeys {
-    /// The health keys of `target` with these API keys.
+    /// The health keys of `target` with these API keys, without their salt.
     #[must_use]
     pub fn new(target: &Target, keys: &[KeyHash]) -> Self {
         let keys = if keys.is_empty() { &[KeyHash::NONE] } else { keys };
@@ -223,6 +226,7 @@ impl TargetHealthKeys {
             operation: None,
             model: HealthKey::model(target),
             keys: keys.iter().map(|key| api_key_health_keys(target, *key)).collect(),
+            salt: Arc::default(),
         }
     }
 }

@@ -76,8 +76,6 @@ pub struct HealthError(pub String);
 pub struct AttemptInfo<'a> {
     /// The target it was sent to.
     pub target: &'a Target,
-    /// The hash of the API key it was sent with.
-    pub key: KeyHash,
     /// The index of the key at the endpoint; `None` without a key.
     pub key_index: Option<usize>,
     /// The time it was sent.
@@ -86,23 +84,55 @@ pub struct AttemptInfo<'a> {
     pub probe: Option<u64>,
     /// The operation; `None` for a chat.
     pub operation: Option<Operation>,
-    /// The health keys of the target, if they are known: computing them for each record costs more than the rest of it.
-    pub health_keys: Option<&'a TargetHealthKeys>,
+    /// The health keys that it affects.
+    pub health_keys: AttemptHealthKeys<'a>,
+}
+
+/// The health keys of an attempt.
+#[derive(Clone, Copy, Debug)]
+pub enum AttemptHealthKeys<'a> {
+    /// Those of the target. Hashing them again costs more than the rest of an update.
+    Known(&'a TargetHealthKeys),
+    /// They are computed with this hash of the API key.
+    WithKey(KeyHash),
 }
 
 impl AttemptInfo<'_> {
     fn endpoint_key(&self) -> HealthKey {
-        self.health_keys.map_or_else(|| HealthKey::endpoint(&self.target.endpoint), |keys| keys.endpoint)
+        match self.health_keys {
+            AttemptHealthKeys::Known(keys) => keys.endpoint,
+            AttemptHealthKeys::WithKey(_) => HealthKey::endpoint(&self.target.endpoint),
+        }
     }
 
     fn model_key(&self) -> HealthKey {
-        self.health_keys.map_or_else(|| HealthKey::model(self.target), |keys| keys.model)
+        match self.health_keys {
+            AttemptHealthKeys::Known(keys) => keys.model,
+            AttemptHealthKeys::WithKey(_) => HealthKey::model(self.target),
+        }
+    }
+
+    /// The health key of the operation; `None` for a chat.
+    fn operation_key(&self) -> Option<HealthKey> {
+        let operation = self.operation?;
+        match self.health_keys {
+            AttemptHealthKeys::Known(TargetHealthKeys { operation: Some(known), .. }) => Some(*known),
+            _ => Some(HealthKey::operation(&self.target.endpoint, operation)),
+        }
     }
 
     /// The health keys of the API key: for every model, and for this model.
     fn api_key_keys(&self) -> (HealthKey, HealthKey) {
-        let known = self.health_keys.and_then(|keys| keys.keys.get(self.key_index.unwrap_or_default()).copied());
-        known.unwrap_or_else(|| api_key_health_keys(self.target, self.key))
+        match self.health_keys {
+            AttemptHealthKeys::Known(keys) => keys.keys[self.key_index.unwrap_or_default()],
+            AttemptHealthKeys::WithKey(key) => api_key_health_keys(self.target, key),
+        }
+    }
+
+    /// All health keys that the attempt affects.
+    fn all_keys(&self) -> impl Iterator<Item = HealthKey> + use<> {
+        let (any_model, this_model) = self.api_key_keys();
+        [self.endpoint_key(), self.model_key(), any_model, this_model].into_iter().chain(self.operation_key())
     }
 }
 
@@ -292,13 +322,14 @@ impl HealthSnapshot {
             HealthEffect::EndpointUnreachable | HealthEffect::Cooldown { scope: CooldownScope::Endpoint, .. } => {
                 (attempt.endpoint_key(), target.endpoint.name.clone())
             }
-            HealthEffect::Cooldown { scope: CooldownScope::Operation, .. } => match attempt.operation {
-                None => (attempt.endpoint_key(), target.endpoint.name.clone()),
-                Some(operation) => {
-                    let name = format!("{} {}", target.endpoint.name, <&str>::from(operation));
-                    (HealthKey::operation(&target.endpoint, operation), name)
+            HealthEffect::Cooldown { scope: CooldownScope::Operation, .. } => {
+                match attempt.operation.zip(attempt.operation_key()) {
+                    None => (attempt.endpoint_key(), target.endpoint.name.clone()),
+                    Some((operation, health_key)) => {
+                        (health_key, format!("{} {}", target.endpoint.name, <&str>::from(operation)))
+                    }
                 }
-            },
+            }
             HealthEffect::Cooldown { scope: CooldownScope::Key, .. } => {
                 (attempt.api_key_keys().0, api_key_name(&target.endpoint, attempt.key_index))
             }
@@ -336,10 +367,7 @@ impl HealthSnapshot {
         if let Some(ttft) = ttft {
             model.latency.record(ttft, now);
         }
-        let (any_model, this_model) = attempt.api_key_keys();
-        let operation = attempt.operation.map(|operation| HealthKey::operation(&target.endpoint, operation));
-        let health_keys = [attempt.endpoint_key(), attempt.model_key(), any_model, this_model];
-        for health_key in health_keys.into_iter().chain(operation) {
+        for health_key in attempt.all_keys() {
             if let Some(entry) = self.entries.get_mut(&health_key) {
                 entry.record_first_delta(attempt.sent_at, now);
             }
@@ -347,8 +375,8 @@ impl HealthSnapshot {
     }
 
     /// Records the total time of an answer in one piece.
-    pub fn record_total(&mut self, target: &Target, total: Duration, now: Timestamp) {
-        self.entry_mut(HealthKey::model(target), target.id.to_string(), now).total.record(total, now);
+    pub fn record_total(&mut self, attempt: &AttemptInfo<'_>, total: Duration, now: Timestamp) {
+        self.entry_mut(attempt.model_key(), attempt.target.id.to_string(), now).total.record(total, now);
     }
 
     /// Records a complete answer: resets the failures of its endpoint, model and key.
@@ -359,9 +387,7 @@ impl HealthSnapshot {
         }
         let model = self.entry_mut(attempt.model_key(), target.id.to_string(), now);
         model.record_success(&policy.breaker, attempt.sent_at, now);
-        let (any_model, this_model) = attempt.api_key_keys();
-        let operation = attempt.operation.map(|operation| HealthKey::operation(&target.endpoint, operation));
-        for health_key in [attempt.endpoint_key(), any_model, this_model].into_iter().chain(operation) {
+        for health_key in attempt.all_keys().filter(|health_key| *health_key != attempt.model_key()) {
             if let Some(entry) = self.entries.get_mut(&health_key) {
                 entry.record_success(&policy.breaker, attempt.sent_at, now);
             }
@@ -375,8 +401,8 @@ impl HealthSnapshot {
     }
 
     /// Records changes to a request that the model has accepted, while it had refused the unchanged request.
-    pub fn record_workarounds(&mut self, target: &Target, changes: &[ParamWorkaround], now: Timestamp) {
-        let entry = self.entry_mut(HealthKey::model(target), target.id.to_string(), now);
+    pub fn record_workarounds(&mut self, attempt: &AttemptInfo<'_>, changes: &[ParamWorkaround], now: Timestamp) {
+        let entry = self.entry_mut(attempt.model_key(), attempt.target.id.to_string(), now);
         for change in changes {
             entry.workarounds.retain(|learned| learned.change != *change);
             entry.workarounds.push(LearnedWorkaround { change: change.clone(), at: now });
@@ -388,11 +414,8 @@ impl HealthSnapshot {
     /// Whether endpoint, model or key has recorded failures: a success must then be shared with other processes.
     #[must_use]
     pub fn has_failures(&self, attempt: &AttemptInfo<'_>) -> bool {
-        let (any_model, this_model) = attempt.api_key_keys();
-        let health_keys = [attempt.endpoint_key(), attempt.model_key(), any_model, this_model];
         let has_failed = |entry: &HealthEntry| !entry.breaker.is_clean() || entry.cooldown.is_some();
-        let operation = attempt.operation.map(|operation| HealthKey::operation(&attempt.target.endpoint, operation));
-        health_keys.iter().chain(&operation).filter_map(|health_key| self.entries.get(health_key)).any(has_failed)
+        attempt.all_keys().filter_map(|health_key| self.entries.get(&health_key)).any(has_failed)
     }
 
     /// Removes these entries; returns the number removed.

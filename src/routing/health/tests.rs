@@ -23,12 +23,11 @@ fn target_keys(target: &Target) -> TargetHealthKeys {
 fn attempt(target: &Target, key: usize) -> AttemptInfo<'_> {
     AttemptInfo {
         target,
-        key: KEYS[key],
         key_index: Some(key),
         sent_at: Timestamp::MAX,
         probe: None,
         operation: None,
-        health_keys: None,
+        health_keys: AttemptHealthKeys::WithKey(KEYS[key]),
     }
 }
 

@@ -20,7 +20,7 @@ fn script(name: &str) -> Command {
 
 #[test]
 #[ignore = "needs the clients of scripts/interop"]
-fn failures_that_pass_are_no_worse_through_serve() {
+fn transient_failures_are_no_worse_through_serve() {
     let mut command = script("transient_faults.py");
     command.arg(copy_node_script("transient_faults.mjs"));
     run_checks(command, &TestEnv::new());

@@ -3,6 +3,7 @@
 use std::{
     io::{IsTerminal, stdin},
     path::PathBuf,
+    pin::pin,
     time::Duration,
 };
 
@@ -57,22 +58,23 @@ impl ConfigSource {
     pub(super) async fn follow(&self, gateway: &Gateway, log: &Log, signals: &mut ServerSignals) {
         let mut last_texts = texts(&self.read_layers());
         let mut watchers = self.start_watchers(log);
+        let mut requested_meanwhile = false;
         loop {
-            let mut is_requested = tokio::select! {
-                signal = signals.next() => match signal {
-                    ServerSignal::Stop => return,
-                    // The terminal was closed: SIGHUP means stop.
-                    ServerSignal::Reload if self.at_terminal && !stdin().is_terminal() => return,
-                    ServerSignal::Reload => true,
-                },
-                () = wait_for_change(&mut watchers) => false,
-            };
+            let mut is_requested = std::mem::take(&mut requested_meanwhile);
+            if !is_requested {
+                tokio::select! {
+                    signal = self.next_signal(signals) => match signal {
+                        ServerSignal::Stop => return,
+                        ServerSignal::Reload => is_requested = true,
+                    },
+                    () = wait_for_change(&mut watchers) => {}
+                }
+            }
             let layers = loop {
                 tokio::select! {
                     layers = self.settled_layers(last_texts.as_ref(), is_requested) => break layers,
-                    signal = signals.next() => match signal {
+                    signal = self.next_signal(signals) => match signal {
                         ServerSignal::Stop => return,
-                        ServerSignal::Reload if self.at_terminal && !stdin().is_terminal() => return,
                         ServerSignal::Reload => is_requested = true,
                     },
                 }
@@ -81,13 +83,26 @@ impl ConfigSource {
             // A notification may be about another file in the folder.
             if is_requested || texts != last_texts {
                 // Resolving a key may run a slow command; a stop signal must not wait for it.
-                tokio::select! {
-                    () = self.reload(layers, gateway, log) => {}
-                    () = wait_for_stop(signals) => return,
+                let mut reload = pin!(self.reload(layers, gateway, log));
+                loop {
+                    tokio::select! {
+                        () = reload.as_mut() => break,
+                        signal = self.next_signal(signals) => match signal {
+                            ServerSignal::Stop => return,
+                            ServerSignal::Reload => requested_meanwhile = true,
+                        },
+                    }
                 }
                 last_texts = texts;
             }
         }
+    }
+
+    /// The next signal. SIGHUP means stop if the terminal of the server was closed.
+    async fn next_signal(&self, signals: &mut ServerSignals) -> ServerSignal {
+        let signal = signals.next().await;
+        let is_closed = self.at_terminal && !stdin().is_terminal();
+        if is_closed { ServerSignal::Stop } else { signal }
     }
 
     async fn reload(&self, layers: Result<ConfigLayers, ConfigError>, gateway: &Gateway, log: &Log) {
@@ -182,11 +197,6 @@ fn ends_early(old: &str, new: &str) -> bool {
         text.trim_end().lines().next_back()
     }
     new.len() < old.len() && last_line(new) != last_line(old)
-}
-
-/// Waits for a stop signal.
-async fn wait_for_stop(signals: &mut ServerSignals) {
-    while signals.next().await != ServerSignal::Stop {}
 }
 
 /// Waits for a change of any of the files; never returns without a watcher.
