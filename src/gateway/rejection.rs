@@ -188,6 +188,11 @@ impl Rejection {
         }
     }
 
+    /// Whether only the transfer of the request failed, so that the same one may be accepted.
+    pub(super) fn is_of_transfer(&self) -> bool {
+        matches!(self, Self::BodyTimeout | Self::IncompleteBody)
+    }
+
     /// `error.param`: the field of the request that is invalid.
     fn param(&self) -> Option<&'static str> {
         if let Self::InvalidRequest(error) = self { error.param } else { None }

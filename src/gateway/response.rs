@@ -271,7 +271,7 @@ pub(super) fn rejection_response(rejection: &Rejection, context: &RequestContext
     insert_request_id(&mut response, context);
     if let Some(retry_after) = rejection.retry_after() {
         response.headers_mut().insert(header::RETRY_AFTER, retry_after_value(retry_after));
-    } else {
+    } else if !rejection.is_of_transfer() {
         // The same request would be rejected again.
         response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
     }

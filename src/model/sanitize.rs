@@ -28,8 +28,16 @@ pub struct Sanitizer {
     /// Length of the current string sequence in characters. It is limited, because an unterminated sequence would
     /// remove all later text.
     sequence_len: usize,
-    /// How many tag characters may follow: they are invisible text, except in the emoji of a flag.
-    tags_left: usize,
+    /// The tag characters since the emoji of a flag; `None` after any other character. They are invisible text unless they
+    /// end as those of a flag do, so they are held until then.
+    flag_tags: Option<FlagTags>,
+}
+
+/// The tag characters of a flag without their end, as ASCII.
+#[derive(Clone, Copy, Debug, Default)]
+struct FlagTags {
+    code: [u8; MAX_FLAG_CODE],
+    len: usize,
 }
 
 /// Maximum length of a string sequence in characters; titles and clipboard writes are much shorter.
@@ -37,15 +45,20 @@ const MAX_SEQUENCE_LEN: usize = 4096;
 
 /// The emoji that tag characters may follow: a black flag, which becomes that of England, for example.
 const FLAG: char = '\u{1f3f4}';
-/// The tag characters of a flag: a code of up to six characters, and the end.
-const MAX_FLAG_TAGS: usize = 7;
+/// The lengths of the code of a flag: that of a country and one of its regions.
+const MIN_FLAG_CODE: usize = 3;
+const MAX_FLAG_CODE: usize = 6;
+/// The end of the code.
+const FLAG_END: char = '\u{e007f}';
+/// The offset of tag characters to ASCII.
+const TAG_OFFSET: u32 = 0xe0000;
 
 impl Sanitizer {
     /// Appends `text` to `out` without control characters and escape sequences. Line feeds and tabs are kept; carriage
     /// returns are removed, because they would let text overwrite its own line. Characters that reorder text are shown as
     /// `U+202E`.
     pub fn push(&mut self, text: &str, out: &mut String) {
-        if self.state == State::Text && self.tags_left == 0 && !text.chars().any(|c| is_unsafe(c) || c == FLAG) {
+        if self.state == State::Text && self.flag_tags.is_none() && !text.chars().any(|c| is_unsafe(c) || c == FLAG) {
             out.push_str(text);
             return;
         }
@@ -86,13 +99,17 @@ impl Sanitizer {
     fn text(&mut self, c: char, out: &mut String) -> State {
         if is_reordering(c) {
             let _ = write!(out, "U+{:04X}", u32::from(c));
-        } else if !is_unsafe(c) || (is_tag(c) && self.tags_left > 0) {
+        } else if !is_unsafe(c) {
             out.push(c);
         }
-        self.tags_left = match c {
-            FLAG => MAX_FLAG_TAGS,
-            c if is_tag(c) => self.tags_left.saturating_sub(1),
-            _ => 0,
+        self.flag_tags = match self.flag_tags.take() {
+            _ if c == FLAG => Some(FlagTags::default()),
+            Some(tags) if c == FLAG_END => {
+                tags.write(out);
+                None
+            }
+            Some(tags) => tags.with(c),
+            None => None,
         };
         State::Text
     }
@@ -100,6 +117,24 @@ impl Sanitizer {
     fn enter_string_sequence(&mut self) -> State {
         self.sequence_len = 0;
         State::StringSequence
+    }
+}
+
+impl FlagTags {
+    /// With one more tag character; `None`: these are no tags of a flag.
+    fn with(mut self, c: char) -> Option<Self> {
+        let ascii = u32::from(c).checked_sub(TAG_OFFSET).and_then(|code| u8::try_from(code).ok());
+        *self.code.get_mut(self.len)? = ascii.filter(|code| code.is_ascii_lowercase() || code.is_ascii_digit())?;
+        self.len += 1;
+        Some(self)
+    }
+
+    /// Appends the tags and their end.
+    fn write(&self, out: &mut String) {
+        if self.len >= MIN_FLAG_CODE {
+            let tags = self.code[..self.len].iter().filter_map(|code| char::from_u32(TAG_OFFSET + u32::from(*code)));
+            out.extend(tags.chain([FLAG_END]));
+        }
     }
 }
 
@@ -264,8 +299,13 @@ mod tests {
         let (mut sanitizer, mut out) = (Sanitizer::default(), String::new());
         ENGLAND.chars().for_each(|c| sanitizer.push(&c.to_string(), &mut out));
         assert_eq!(out, ENGLAND);
-        let hidden = format!("\u{1f3f4}{}", "\u{e0061}".repeat(100));
-        assert_eq!(sanitize(&hidden).chars().count(), 1 + MAX_FLAG_TAGS);
+        let tags =
+            |code: &str| code.chars().filter_map(|c| char::from_u32(TAG_OFFSET + u32::from(c))).collect::<String>();
+        for hidden in ["ab", "abcdefg", "ABC", "gbeng", &"a".repeat(100)] {
+            let end = if hidden == "gbeng" { "x" } else { "\u{e007f}" };
+            let text = format!("\u{1f3f4}{}{end}", tags(hidden));
+            assert_eq!(sanitize(&text), format!("\u{1f3f4}{}", end.replace(FLAG_END, "")), "{hidden}");
+        }
     }
 
     #[test]

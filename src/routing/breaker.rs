@@ -51,7 +51,7 @@ pub struct TripPolicy {
 }
 
 /// Maximum calls recorded to compute the failure ratio; they are kept in the health file.
-const MAX_RECENT: usize = 20;
+pub const MAX_RECENT: usize = 20;
 
 /// A circuit breaker; closed by default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

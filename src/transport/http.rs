@@ -320,7 +320,12 @@ fn classify_error(error: reqwest::Error, default: TransportErrorKind) -> Transpo
     let kind = kind.unwrap_or(if error.is_dns() {
         TransportErrorKind::Dns
     } else if error.is_connect() {
-        TransportErrorKind::Connect
+        // Reset in the middle of a TLS handshake. A tunnel that a proxy closes is rejected.
+        if is_closed(&error) && !names_proxy(&messages) {
+            TransportErrorKind::Refused
+        } else {
+            TransportErrorKind::Connect
+        }
     } else {
         default
     });
@@ -328,15 +333,15 @@ fn classify_error(error: reqwest::Error, default: TransportErrorKind) -> Transpo
         TransportErrorKind::Dns => format!("cannot resolve host name: {innermost}"),
         TransportErrorKind::Tls => format!("TLS error: {innermost}"),
         TransportErrorKind::Connect if error.is_timeout() => "connection timed out".to_owned(),
-        TransportErrorKind::Connect
-            if messages.contains("tunnel") || messages.contains("proxy") || messages.contains("socks") =>
-        {
-            format!("proxy connection failed: {innermost}")
-        }
+        TransportErrorKind::Connect if names_proxy(&messages) => format!("proxy connection failed: {innermost}"),
         TransportErrorKind::Malformed => format!("invalid HTTP response: {innermost}"),
         _ => innermost,
     };
     TransportError { kind, message, source: Some(Box::new(error)) }
+}
+
+fn names_proxy(messages: &str) -> bool {
+    ["tunnel", "proxy", "socks"].iter().any(|word| messages.contains(word))
 }
 
 /// Whether the connection was closed before any part of the response.
@@ -349,13 +354,19 @@ fn is_closed(error: &reqwest::Error) -> bool {
             return true;
         }
         if let Some(error) = current.downcast_ref::<io::Error>() {
-            use io::ErrorKind as Kind;
-            let kinds = [Kind::ConnectionReset, Kind::ConnectionAborted, Kind::BrokenPipe, Kind::UnexpectedEof];
-            return kinds.contains(&error.kind());
+            return is_io_closed(error);
         }
         cause = current.source();
     }
     false
+}
+
+fn is_io_closed(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    let kinds = [Kind::ConnectionReset, Kind::ConnectionAborted, Kind::BrokenPipe, Kind::UnexpectedEof];
+    // `io::Error::source` skips the wrapped error itself.
+    let wrapped = error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
+    kinds.contains(&error.kind()) || wrapped.is_some_and(is_io_closed)
 }
 
 /// Adds the proxy to an error that it may have caused: the endpoint's own proxy, or one set in the environment.
@@ -478,6 +489,18 @@ mod tests {
             assert_eq!(server.is_finished(), !is_unsafe, "the second connection is used only for the repetition");
             server.abort();
         }
+    }
+
+    #[tokio::test]
+    async fn connection_that_breaks_in_the_tls_handshake_counts_as_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("https://{}/", listener.local_addr().expect("an address"));
+        let server = tokio::spawn(async move { listener.accept().await.map(drop) });
+        let request = http::Request::post(&url).body(Bytes::new()).expect("valid request");
+        let options = ConnectOptions { tls: true, loopback: true, ..ConnectOptions::default() };
+        let error = HttpTransport::new().send(&options, request).await.err().expect("a closed connection");
+        assert_eq!(error.kind, TransportErrorKind::Refused, "{error:?}");
+        server.await.expect("the task does not panic").expect("a connection");
     }
 
     #[tokio::test]

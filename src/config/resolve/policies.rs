@@ -9,7 +9,10 @@ use crate::{
         policies::{AvailabilityEntry, RetryEntry},
         values::{DurationEntry, Spanned},
     },
-    routing::policies::{CooldownDuration, HealthPolicy, Policies},
+    routing::{
+        breaker::MAX_RECENT,
+        policies::{CooldownDuration, HealthPolicy, Policies},
+    },
 };
 
 impl Resolver {
@@ -53,10 +56,12 @@ impl Resolver {
             &mut policies.health.breaker.model.consecutive_failures,
             self.at_least_one("failures", entry.failures.as_ref()),
         );
-        set(
-            &mut policies.health.breaker.model.window_failures,
-            self.at_least_one("window_failures", entry.window_failures.as_ref()).map(Some),
-        );
+        let window_failures = self.at_least_one("window_failures", entry.window_failures.as_ref());
+        if let Some(number) = entry.window_failures.as_ref().filter(|number| number.value as usize > MAX_RECENT) {
+            self.add_problem(format!("window_failures must be at most {MAX_RECENT}"), &number.span).help =
+                Some("only so many calls are remembered".into());
+        }
+        set(&mut policies.health.breaker.model.window_failures, window_failures.map(Some));
         set(&mut policies.health.breaker.window, time(entry.window));
         set(
             &mut policies.health.breaker.endpoint.consecutive_failures,
@@ -135,5 +140,73 @@ mod tests {
         assert_eq!((health.cooldown.rate.initial, health.cooldown.rate.max), (minutes(2), minutes(2)));
         assert_eq!(health.breaker.max_open, minutes(5));
         assert_eq!((health.cooldown.auth.max, health.cooldown.max), (minutes(180), minutes(240)));
+    }
+
+    /// Every key with another value, and the field that it sets.
+    #[test]
+    fn each_key_sets_its_policy() {
+        type Get = fn(&Policies) -> u64;
+        let retry: [(&str, bool, Get); 16] = [
+            ("max_candidates", false, |p| p.attempts.max_candidates as u64),
+            ("retries", false, |p| p.attempts.retries as u64),
+            ("further_attempts", false, |p| p.attempts.further_attempts as u64),
+            ("restricted_attempts", false, |p| p.attempts.restricted_attempts as u64),
+            ("workarounds", false, |p| p.attempts.workarounds as u64),
+            ("backoff", true, |p| p.retry.backoff.as_secs()),
+            ("budget_percent", false, |p| p.retry_budget.max_percent.into()),
+            ("budget_min", false, |p| p.retry_budget.min_retries as u64),
+            ("hedge_percent", false, |p| p.hedge.percent.into()),
+            ("first_token", true, |p| p.timeouts.first_token.as_secs()),
+            ("slow_first_token", true, |p| p.timeouts.slow_first_token.as_secs()),
+            ("one_piece", true, |p| p.timeouts.one_piece.unwrap_or_default().as_secs()),
+            ("usage", true, |p| p.timeouts.usage.as_secs()),
+            ("search", true, |p| p.timeouts.search.as_secs()),
+            ("max_wait", true, |p| p.last_resort.max_wait.unwrap_or_default().as_secs()),
+            ("max_waiting", false, |p| p.last_resort.max_waiting as u64),
+        ];
+        let availability: [(&str, bool, Get); 22] = [
+            ("failures", false, |p| p.health.breaker.model.consecutive_failures.into()),
+            ("window_failures", false, |p| p.health.breaker.model.window_failures.unwrap_or_default().into()),
+            ("window", true, |p| p.health.breaker.window.as_secs()),
+            ("endpoint_failures", false, |p| p.health.breaker.endpoint.consecutive_failures.into()),
+            ("open", true, |p| p.health.breaker.initial_open.as_secs()),
+            ("max_open", true, |p| p.health.breaker.max_open.as_secs()),
+            ("probe_hedge_after", true, |p| p.health.probe.hedge_after.as_secs()),
+            ("stalled_requests", false, |p| p.health.stall.requests as u64),
+            ("stalled_after", true, |p| p.health.stall.min_wait.as_secs()),
+            ("rate_cooldown", true, |p| p.health.cooldown.rate.initial.as_secs()),
+            ("max_rate_cooldown", true, |p| p.health.cooldown.rate.max.as_secs()),
+            ("quota_cooldown", true, |p| p.health.cooldown.quota.initial.as_secs()),
+            ("max_quota_cooldown", true, |p| p.health.cooldown.quota.max.as_secs()),
+            ("auth_cooldown", true, |p| p.health.cooldown.auth.initial.as_secs()),
+            ("access_cooldown", true, |p| p.health.cooldown.access.initial.as_secs()),
+            ("path_cooldown", true, |p| p.health.cooldown.path.initial.as_secs()),
+            ("max_path_cooldown", true, |p| p.health.cooldown.path.max.as_secs()),
+            ("redirect_cooldown", true, |p| p.health.cooldown.redirect.initial.as_secs()),
+            ("max_retry_after", true, |p| p.health.cooldown.max_retry_after.as_secs()),
+            ("rate_interval", true, |p| p.last_resort.rate_interval.as_secs()),
+            ("hard_interval", true, |p| p.last_resort.hard_interval.as_secs()),
+            ("retry_after_interval", true, |p| p.last_resort.retry_after_interval.as_secs()),
+        ];
+        for (table, keys) in [("retry", retry.as_slice()), ("availability", availability.as_slice())] {
+            let lines = (1u64..).zip(keys).map(|(number, (key, is_time, _))| {
+                if *is_time { format!("{key} = \"{number}s\"\n") } else { format!("{key} = {number}\n") }
+            });
+            let text = format!("[{table}]\n{}", lines.collect::<String>());
+            let policies = crate::config::resolve(&text, Path::new("c.toml")).expect("valid config").policies;
+            for (number, (key, _, get)) in (1u64..).zip(keys) {
+                assert_eq!(get(&policies), number, "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn breaker_counts_at_most_the_calls_that_it_remembers() {
+        let resolve = |number: usize| {
+            let text = format!("[availability]\nwindow_failures = {number}\n");
+            crate::config::resolve(&text, Path::new("c.toml"))
+        };
+        assert!(resolve(MAX_RECENT).is_ok());
+        assert!(resolve(MAX_RECENT + 1).is_err());
     }
 }

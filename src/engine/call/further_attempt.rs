@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{CallTask, next_candidate::Watched, queue::Candidate};
+use super::{CallTask, queue::Candidate, watch::Watched};
 use crate::{
     engine::health::{Health, RestrictedGuard, RestrictedTurn},
     protocol::CallError,
@@ -123,10 +123,10 @@ impl CallTask {
     fn named_wait(&self, candidate: &Candidate, named: Timestamp) -> Option<Duration> {
         let (engine, policy) = (&self.engine, &self.engine.policies.last_resort);
         let now = engine.health.now();
-        let until = policy.wait_until(named, now, engine.random_unit());
-        let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
-        let may_wait = !self.has_waited && wait <= policy.max_wait() && engine.health.may_wait(&candidate.health_keys);
-        may_wait.then_some(wait)
+        let wait = |until: Timestamp| Duration::try_from(until.duration_since(now)).unwrap_or_default();
+        let may_wait =
+            !self.has_waited && wait(named) <= policy.max_wait() && engine.health.may_wait(&candidate.health_keys);
+        may_wait.then(|| wait(policy.wait_until(named, now, engine.random_unit())))
     }
 
     /// Pauses before a further attempt at a candidate.

@@ -19,6 +19,7 @@ mod queue;
 mod report;
 mod send;
 mod time_budget;
+mod watch;
 
 pub(super) use accumulator::CallAccumulator;
 use queue::{Candidate, CandidateQueue};
@@ -77,6 +78,8 @@ struct CallTask {
     first_token_wait: FirstTokenWait,
     /// The most recoverable error that a candidate gave earlier and that was not tried for that reason.
     untried_error: Option<CallError>,
+    /// The soonest Retry-After of these candidates.
+    untried_retry_after: Option<RetryAfter>,
     /// The health of the candidates decides which is tried.
     uses_health: bool,
     /// The call has waited as long as a service asked for, which it does once, unless it tried another candidate meanwhile.
@@ -128,6 +131,7 @@ impl CallTask {
             reporter: Reporter { call: index, state },
             first_token_wait: FirstTokenWait { since: Instant::now(), notices_sent: 0, notify: false },
             untried_error: None,
+            untried_retry_after: None,
             uses_health: false,
             has_waited: false,
             headers: Arc::new(headers),
@@ -225,12 +229,20 @@ impl CallTask {
         drop(accumulator);
         let mut error =
             representative.unwrap_or_else(|| CallError::new(ErrorClass::LocalLimit, "no candidate was available"));
+        if let Some(untried) = self.untried_retry_after.take() {
+            error.retry_after = Some(error.retry_after.take().map_or(untried.clone(), |own| self.sooner(own, untried)));
+        }
         if self.retry_budget_spent && error.retry_after.is_none() {
             // Clients that retry come back at different times.
             let delay = jittered(Duration::from_secs(1), Duration::from_secs(5), self.engine.random_unit());
             error.retry_after = Some(RetryAfter::after(delay));
         }
         error
+    }
+
+    fn sooner(&self, a: RetryAfter, b: RetryAfter) -> RetryAfter {
+        let now = self.engine.health.now();
+        if a.delay_from(now) <= b.delay_from(now) { a } else { b }
     }
 
     /// Tries one candidate with each of its keys, at most one retry at once, and the changes to the request that the

@@ -8,7 +8,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{CallTask, further_attempt::FurtherAttempt, queue::Candidate};
+use super::{CallTask, further_attempt::FurtherAttempt, queue::Candidate, watch::Watched};
 use crate::{
     engine::{
         Notice,
@@ -21,25 +21,12 @@ use crate::{
 /// A wait at least this long is shown to the user.
 const NOTICE_THRESHOLD: Duration = Duration::from_secs(1);
 
-/// How often a call that waits for a candidate looks for another one.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-
 /// What a call waits for that can send no request now.
-enum Wait {
+pub(super) enum Wait {
     /// The result of a request of another call.
     Result,
     /// The time that the service of this restricted candidate has named.
     RetryAfter { index: usize, until: Timestamp },
-}
-
-/// How a wait ended.
-pub(super) enum Watched<T> {
-    /// With what was waited for.
-    Own(T),
-    /// With an untried candidate, to which the request can be sent.
-    Other(Candidate),
-    /// At its time, or at the deadline of the call.
-    TimedOut,
 }
 
 impl CallTask {
@@ -113,7 +100,7 @@ impl CallTask {
 
     /// A candidate to which the request can be sent now; `Err`: what to wait for. `has_soft`: the call already waits for a
     /// candidate, so none with a hard restriction is tried.
-    fn sendable(&mut self, mut has_soft: bool) -> Result<Candidate, Option<Wait>> {
+    pub(super) fn sendable(&mut self, mut has_soft: bool) -> Result<Candidate, Option<Wait>> {
         if self.queue.restricted.is_empty() || self.budget.candidates() == 0 {
             return Err(None);
         }
@@ -177,6 +164,12 @@ impl CallTask {
 
     /// Keeps the error of a candidate that is not tried, if it is more recoverable than the one kept so far.
     fn remember(&mut self, error: CallError) {
+        if let Some(new) = error.retry_after.clone() {
+            self.untried_retry_after = Some(match self.untried_retry_after.take() {
+                Some(known) => self.sooner(known, new),
+                None => new,
+            });
+        }
         if self.untried_error.as_ref().is_none_or(|known| known.class.priority() < error.class.priority()) {
             self.untried_error = Some(error);
         }
@@ -209,32 +202,6 @@ impl CallTask {
         // If the other one fails, too, the call still waits.
         self.has_waited = false;
         Some(other)
-    }
-
-    /// Waits until `end`, until `own` has a value after a change of the health, or until the request can be sent to an untried
-    /// candidate.
-    pub(super) async fn watch<T>(&mut self, end: Instant, mut own: impl FnMut(&Self) -> Option<T>) -> Watched<T> {
-        let engine = Arc::clone(&self.engine);
-        let mut last_look = Instant::now();
-        loop {
-            if let Some(own) = own(self) {
-                return Watched::Own(own);
-            }
-            let remaining = end.saturating_duration_since(Instant::now());
-            if remaining.is_zero() || !self.time.allows(Duration::ZERO) {
-                return Watched::TimedOut;
-            }
-            // Untried candidates also become sendable by the passing of time.
-            let limit = if self.queue.restricted.is_empty() { remaining } else { remaining.min(LOOK_INTERVAL) };
-            self.time.time_search(pin!(engine.health.wait_for_change(limit, &engine.keys))).await;
-            // Each result of another request wakes all that wait.
-            if last_look.elapsed() >= LOOK_INTERVAL {
-                last_look = Instant::now();
-                if let Ok(other) = self.sendable(true) {
-                    return Watched::Other(other);
-                }
-            }
-        }
     }
 
     /// The candidate with its probe; `Err`: another request has the probe.

@@ -255,6 +255,18 @@ async fn candidate_without_a_named_time_is_tried_while_the_call_waits_for_anothe
 }
 
 #[tokio::test(start_paused = true)]
+async fn error_has_the_soonest_retry_after_of_all_candidates() {
+    let named = |status, seconds| MockResponse::Status(status, vec![("retry-after", seconds)], "{}");
+    let test_engine = TestEngine::server([named(429, "250"), named(503, "40")]);
+    test_engine.run(call_to(two_targets())).await;
+    let result = test_engine.run(call_to(two_targets())).await;
+    let error = result.record.result.as_ref().expect_err("a failed call");
+    let wait = error.retry_after.as_ref().map(|retry_after| retry_after.delay_from(test_engine.engine.health.now()));
+    assert!((error.class, error.remembered) == (ErrorClass::Rate, true) && result.requests.is_empty(), "{error:?}");
+    assert!(wait.is_some_and(|wait| wait <= SECOND * 40), "{wait:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_request_in_ten_seconds_ignores_the_named_time() {
     let rate = MockResponse::Status(429, vec![("retry-after", "300")], "{}");
     let test_engine = TestEngine::server([rate]);

@@ -56,6 +56,12 @@ async fn retry_after_of_the_last_candidate_is_waited_for_once() {
     assert!(result.class() == ErrorClass::Rate && within(result.took, 7), "{:?}", result.took);
     let result = run(one(), [rate("50"), answer()]).await;
     assert!(within(result.took, 50), "a person waits up to a minute: {:?}", result.took);
+    for (engine, seconds) in
+        [(TestEngine::new([rate("60"), answer()]), 60), (TestEngine::server([rate("20"), answer()]), 20)]
+    {
+        let result = engine.run(one()).await.assert_all_replies_used();
+        assert!(result.answer.text == "Hello" && within(result.took, seconds), "{:?}", result.took);
+    }
     for (engine, seconds) in [(TestEngine::new([rate("61")]), "61"), (TestEngine::server([rate("21")]), "21")] {
         let result = engine.run(one()).await.assert_all_replies_used();
         let error = result.record.result.as_ref().expect_err("a failed call");

@@ -93,6 +93,7 @@ async fn stalled_request_body_times_out_with_408() {
         (response.status(), &response.headers()["connection"]),
         (StatusCode::REQUEST_TIMEOUT, &"close".parse().expect("valid header value"))
     );
+    assert!(!response.headers().contains_key("x-should-retry"), "the client may send it again");
     let large = chat("one", false).replace("a secret question", &"x".repeat(300 * 1024));
     let fixture = TestGateway::new(
         "",
