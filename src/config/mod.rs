@@ -43,7 +43,7 @@ pub(crate) use names::{NameKind, Names, is_valid_new_name, normalize_name, uniqu
 pub(crate) use origin::Origins;
 pub(crate) use preset::Preset;
 pub(crate) use redact::{without_keys, without_secrets};
-pub(crate) use resolve::{direct_target, from_environment, resolve_config_path};
+pub(crate) use resolve::{direct_target, exposed_key_warning, from_environment, resolve_config_path};
 pub(crate) use serve::{Alias, ClientConfig, ServeConfig, listed_headers};
 pub(crate) use settings::{Flags, ResolvedSettings, SettingSource};
 pub use show::{config_toml, config_toml_with_origins};

@@ -1,8 +1,8 @@
 //! Limits the memory that a process holds for requests and answers.
 //!
 //! Bytes are reserved as they arrive. A part of the budget is kept for small requests, so that large ones cannot keep
-//! other clients from being served. If an answer needs memory and none is left, the largest held answer ends, and the
-//! others wait meanwhile: they are not read, so that their senders wait, too.
+//! other clients from being served. An answer that needs memory when none is left waits: it is not read, so that its sender
+//! waits, too. If nothing is given back soon, the largest held answer ends.
 
 use std::{
     collections::BTreeMap,
@@ -22,6 +22,8 @@ use tokio::{
 
 /// How long an answer waits for memory.
 const WAIT: Duration = Duration::from_secs(10);
+/// If nothing is given back by then, the largest answer has to end.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// If an answer that has to end has not ended by then, because its client does not read, the next largest has to end.
 const END_TIME: Duration = Duration::from_secs(1);
 
@@ -46,6 +48,8 @@ struct Pools {
     small_used: AtomicUsize,
     /// The answers that hold memory, by number.
     answers: Mutex<BTreeMap<u64, Weak<HeldAnswer>>>,
+    /// When the last answer was told to end.
+    last_end: Mutex<Option<Instant>>,
     next_number: AtomicU64,
     /// Wakes the answers that wait for memory.
     freed: Notify,
@@ -62,6 +66,7 @@ impl MemoryBudget {
             used: AtomicUsize::new(0),
             small_used: AtomicUsize::new(0),
             answers: Mutex::default(),
+            last_end: Mutex::default(),
             next_number: AtomicU64::new(0),
             freed: Notify::new(),
             freed_bytes: AtomicUsize::new(0),
@@ -93,6 +98,7 @@ impl MemoryBudget {
             budget: self.clone(),
             number,
             bytes: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
             is_registered: AtomicBool::new(false),
             has_to_end: AtomicBool::new(false),
             is_complete: AtomicBool::new(false),
@@ -132,21 +138,23 @@ impl MemoryBudget {
         self.0.freed.notify_waiters();
     }
 
-    /// Tells the largest held answer to end, except those that were told before. `false`: it is `requester` itself, or there is
-    /// none.
+    /// Tells the largest held answer to end, unless one that was told a moment ago still holds memory. `false`: it is
+    /// `requester` itself.
     fn end_largest(&self, requester: &HeldAnswer) -> bool {
         let answers = self.answers();
+        let mut last_end = self.0.last_end.lock();
+        let is_recent = last_end.is_some_and(|last_end| last_end.elapsed() < END_TIME);
+        if is_recent && answers.iter().any(|answer| answer.has_to_end.load(Relaxed)) {
+            return true;
+        }
         let may_end = |answer: &&Arc<HeldAnswer>| !answer.is_complete.load(Relaxed) && !answer.has_to_end.load(Relaxed);
         let largest = answers.iter().filter(may_end).max_by_key(|answer| answer.bytes.load(Relaxed));
-        let Some(largest) = largest else { return false };
+        // All other memory is held by requests and by complete answers, which end by themselves.
+        let Some(largest) = largest else { return true };
+        *last_end = Some(Instant::now());
         largest.has_to_end.store(true, Relaxed);
         largest.wake.notify_waiters();
         largest.number != requester.number
-    }
-
-    /// Whether an answer that has to end still holds memory.
-    fn is_freeing(&self) -> bool {
-        self.answers().iter().any(|answer| answer.has_to_end.load(Relaxed))
     }
 
     /// The answers that hold memory. The lock is free again when they are dropped, which needs it.
@@ -212,6 +220,8 @@ struct HeldAnswer {
     budget: MemoryBudget,
     number: u64,
     bytes: AtomicUsize,
+    /// The part of `bytes` that the complete answer holds.
+    kept: AtomicUsize,
     is_registered: AtomicBool,
     has_to_end: AtomicBool,
     /// It has ended and is being sent, so that it cannot end with an error.
@@ -239,6 +249,13 @@ impl AnswerMemory {
             held.bytes.fetch_add(bytes, Relaxed);
         }
         Ok(AnswerPart { memory: self.clone(), bytes })
+    }
+
+    /// What the complete answer holds. Given back with the last clone of this memory if nothing takes it.
+    #[must_use]
+    pub fn take_kept(&self) -> AnswerPart {
+        let bytes = self.0.as_ref().map_or(0, |held| held.kept.swap(0, Relaxed));
+        AnswerPart { memory: self.clone(), bytes }
     }
 
     /// The answer is complete: it does not end for others that need memory.
@@ -271,7 +288,7 @@ impl AnswerMemory {
         if held.bytes.load(Relaxed) + bytes > budget.limit_for_answers() {
             return Err(MemoryFull);
         }
-        let (give_up, mut end) = (Instant::now() + WAIT, Instant::now() + END_TIME);
+        let (give_up, mut end) = (Instant::now() + WAIT, Instant::now() + PATIENCE);
         loop {
             let freed = budget.0.freed.notified();
             pin!(freed);
@@ -282,9 +299,6 @@ impl AnswerMemory {
             if budget.try_take(bytes, budget.limit_for_answers()) {
                 break;
             }
-            if !budget.is_freeing() && !budget.end_largest(held) {
-                return Err(MemoryFull);
-            }
             tokio::select! {
                 () = freed => {}
                 () = self.has_to_end() => return Err(MemoryFull),
@@ -292,7 +306,7 @@ impl AnswerMemory {
                     if end >= give_up || !budget.end_largest(held) {
                         return Err(MemoryFull);
                     }
-                    end += END_TIME;
+                    end = (end + END_TIME).min(give_up);
                 }
             }
         }
@@ -347,13 +361,21 @@ impl AnswerPart {
     /// # Errors
     /// Like [`AnswerPart::grow`].
     pub async fn resize(&mut self, bytes: usize) -> Result<(), MemoryFull> {
-        self.shrink(self.bytes.saturating_sub(bytes));
+        self.shrink_to(bytes);
         self.grow(bytes.saturating_sub(self.bytes)).await
     }
 
-    /// Leaves its bytes reserved until the last clone of the memory is dropped.
+    /// Leaves its bytes reserved for [`AnswerMemory::take_kept`].
     pub fn keep(mut self) {
+        if let Some(held) = &self.memory.0 {
+            held.kept.fetch_add(self.bytes, Relaxed);
+        }
         self.bytes = 0;
+    }
+
+    /// Gives back what is over `bytes`.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        self.shrink(self.bytes.saturating_sub(bytes));
     }
 
     /// Takes over what `other` has reserved of the same answer.
@@ -432,7 +454,10 @@ mod tests {
         assert_eq!(small_part.grow(LIMIT / 2).await, Err(MemoryFull), "now it is the largest");
         small_part.keep();
         assert_eq!(budget.used(), LIMIT / 2);
-        drop((large, small));
+        let mut kept = small.take_kept();
+        kept.shrink_to(LIMIT / 4);
+        assert_eq!(budget.used(), LIMIT / 4);
+        drop((large, small, kept));
         assert_eq!(budget.used(), 0);
     }
 
@@ -465,7 +490,9 @@ mod tests {
         let mut part = complete.new_part();
         part.grow(LIMIT / 4 * 3).await.expect("there is room");
         complete.complete();
+        let started = Instant::now();
         assert_eq!(other.new_part().grow(LIMIT / 4).await, Err(MemoryFull));
+        assert_eq!(started.elapsed(), WAIT, "it may be given back meanwhile");
         assert!(complete.has_to_end().now_or_never().is_none());
         part.resize(LIMIT / 2).await.expect("smaller");
         let mut rest = other.new_part();

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::engine::memory::AnswerMemory;
+use crate::engine::memory::{AnswerMemory, AnswerPart};
 
 /// Bytes given to the connection at once: the memory is given back when it has taken the last of them.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -17,12 +17,15 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// A body with the memory of its answer.
 pub(super) struct HeldBody {
     rest: Bytes,
-    _memory: AnswerMemory,
+    _memory: AnswerPart,
 }
 
 impl HeldBody {
-    pub(super) fn new(body: Bytes, memory: AnswerMemory) -> Self {
-        Self { rest: body, _memory: memory }
+    pub(super) fn new(body: Bytes, memory: &AnswerMemory) -> Self {
+        let mut part = memory.take_kept();
+        // What it was made of has been dropped.
+        part.shrink_to(body.len());
+        Self { rest: body, _memory: part }
     }
 }
 

@@ -274,6 +274,8 @@ impl Drop for InFlightRequest {
             }
             self.settle(record);
         }
+        // A probe that goes on has a clone of the memory.
+        drop(self.answer_memory.take_kept());
         self.gateway.metrics.request_ended();
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     protocol::{
         CallError, Frame, FrameKind,
         openai::{
-            reshape::{AnswerDefaults, body_from_events, conversion_bytes},
+            reshape::{AnswerDefaults, AnswerFormat, body_from_events, conversion_bytes},
             server_response::ChunkWriter,
         },
     },
@@ -144,10 +144,11 @@ async fn buffered_response(
             EventKind::Started(_) | EventKind::Headers(_) | EventKind::FirstToken(_) | EventKind::Notice(_) => {}
         }
     }
+    let format = AnswerFormat::of(request);
     let (content_type, body) = match frames.first() {
         Some(frame) if frame.kind == FrameKind::Body => (JSON, frame.raw.clone()),
-        // Only chat chunks can be merged into one object; other events are returned as they are.
-        Some(_) if request.as_chat().is_none() => {
+        // Only chunks with choices can be merged into one object; other events are returned as they are.
+        Some(_) if format.is_none() => {
             let events = frames.into_iter().map(stream::to_sse_event);
             let done = options.sends_done.then(ChunkWriter::done);
             (EVENT_STREAM, events.chain(done).flatten().collect())
@@ -158,10 +159,11 @@ async fn buffered_response(
             let Ok(_memory) = in_flight.answer_memory.try_part(bytes) else {
                 return memory_full_response(&mut in_flight);
             };
-            let id = format!("chatcmpl-{}", in_flight.context.request_id);
+            let id = in_flight.context.request_id.clone();
             let is_cumulative = in_flight.target.as_ref().is_some_and(|target| target.decode_options.cumulative_deltas);
             let merge = move || {
-                let defaults = AnswerDefaults { id: &id, created: stream::unix_time() };
+                let format = format.unwrap_or(AnswerFormat::Chat);
+                let defaults = AnswerDefaults { format, id: &id, created: stream::unix_time() };
                 Bytes::from(body_from_events(frames.iter().map(|frame| frame.data.as_ref()), &defaults, is_cumulative))
             };
             (JSON, if bytes < BLOCKING_MERGE_BYTES { merge() } else { run_blocking(merge).await })
@@ -169,7 +171,7 @@ async fn buffered_response(
     };
     in_flight.status = Some(StatusCode::OK);
     in_flight.settle_converted();
-    let body = Body::new(HeldBody::new(body, in_flight.answer_memory.clone()));
+    let body = Body::new(HeldBody::new(body, &in_flight.answer_memory));
     let mut response = response_with_body(StatusCode::OK, content_type, body);
     insert_target_headers(&in_flight, response.headers_mut());
     response

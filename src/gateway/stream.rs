@@ -31,7 +31,7 @@ use crate::{
     protocol::{
         Frame, FrameKind,
         openai::{
-            reshape::{AnswerDefaults, conversion_bytes, events_from_body},
+            reshape::{AnswerDefaults, AnswerFormat, conversion_bytes, events_from_body},
             server_response::{ChunkWriter, is_usage_only},
         },
         reply_reader::DecodedBatch,
@@ -59,7 +59,8 @@ pub(super) enum WriteOutcome {
 /// State of a response stream.
 pub(super) struct EventStream {
     request_id: String,
-    is_chat: bool,
+    /// The format to which an answer in one object is converted.
+    format: Option<AnswerFormat>,
     include_usage: bool,
     sends_done: bool,
     /// Encoded bytes that hyper has not polled yet.
@@ -85,7 +86,7 @@ impl EventStream {
         Self {
             memory,
             request_id,
-            is_chat: request.as_chat().is_some(),
+            format: AnswerFormat::of(request),
             include_usage: options.include_usage,
             sends_done: options.sends_done,
             queue: VecDeque::new(),
@@ -170,7 +171,7 @@ impl EventStream {
 
     /// Appends the events for one frame: itself, or those of an answer that came as one object.
     fn encode_frame(&mut self, frame: Frame, chunks: &mut Vec<Bytes>) {
-        if frame.kind != FrameKind::Event && self.is_chat {
+        if let Some(format) = self.format.filter(|_| frame.kind != FrameKind::Event) {
             let Ok(_memory) = self.memory.try_part(conversion_bytes(&frame.data)) else {
                 let event = format!("data: {}\n\n", Rejection::MemoryFull.error_body(&self.request_id));
                 (self.ended, self.failed, self.is_memory_full) = (true, true, true);
@@ -178,8 +179,7 @@ impl EventStream {
                 *chunks = vec![event.into()];
                 return;
             };
-            let id = format!("chatcmpl-{}", self.request_id);
-            let defaults = AnswerDefaults { id: &id, created: unix_time() };
+            let defaults = AnswerDefaults { format, id: &self.request_id, created: unix_time() };
             if let Some(events) = events_from_body(&frame.data, &defaults, self.include_usage) {
                 return chunks.extend(events);
             }

@@ -92,6 +92,12 @@ impl ModelRequest {
         }
     }
 
+    /// The length of that body in bytes; about the length of the request that is sent.
+    #[must_use]
+    pub fn body_len(&self) -> usize {
+        self.raw_request().map_or(0, |raw| raw.body.len())
+    }
+
     /// Whether a streamed response is requested, after the changes for the model.
     #[must_use]
     pub fn is_streaming(&self) -> bool {

@@ -172,7 +172,15 @@ mod tests {
                 .update(&mut |snapshot| snapshot.record_failure(&HealthPolicy::default(), &attempt, &error, now, 0.5))
                 .expect("writable file");
         }
+        // What a model refuses is shared, too.
+        let change = crate::model::ParamWorkaround::Omit("top_p".into());
+        let learn = &mut |snapshot: &mut HealthSnapshot| {
+            snapshot.record_workarounds(&attempt(&targets[0], now), std::slice::from_ref(&change), now);
+        };
+        stores[1].update(learn).expect("writable file");
         let snapshot = stores[0].read().expect("readable file");
+        let learned: Vec<_> = snapshot.workarounds(TargetHealthKeys::new(&targets[0], &[]).model, now).collect();
+        assert_eq!(learned, [&change]);
         for target in &targets {
             assert!(
                 snapshot.availability(&TargetHealthKeys::new(target, &[]), now).restriction().is_some(),

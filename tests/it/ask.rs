@@ -450,6 +450,22 @@ fn literal_key_in_a_readable_config_is_warned_about() {
 }
 
 #[test]
+fn key_that_is_sent_unencrypted_to_a_public_host_is_warned_about_once_a_day() {
+    // The proxy refuses the connection, so that nothing is sent anywhere.
+    let endpoint = "base_url = \"http://api.example.com/v1\"\nproxy = \"http://127.0.0.1:1\"\n";
+    let env = TestEnv::with_config(&format!("[endpoints.open]\n{endpoint}api_key = {{ env = \"OPEN_KEY\" }}\n"));
+    let ask = || {
+        let mut command = env.command();
+        command.args(["ask", "-m", "open/m", "hi"]).env("OPEN_KEY", "sk-secret-key");
+        String::from_utf8(command.output().expect("the command runs").stderr).expect("valid UTF-8")
+    };
+    let warning = "endpoint \"open\": its key is sent to api.example.com unencrypted";
+    let first = ask();
+    assert!(first.contains(warning) && !first.contains("sk-secret"), "{first}");
+    assert!(!ask().contains(warning));
+}
+
+#[test]
 fn api_key_in_the_environment_needs_no_config() {
     let server = ScriptedServer::with_replies(&[&answer("ok")]);
     let env = TestEnv::new();

@@ -17,7 +17,8 @@ use super::{
 use crate::{
     cli::GlobalArgs,
     config::{
-        Config, ConfigError, ConfigLayers, ConfigText, Flags, Preset, ResolvedSettings, SettingSource, normalize_name,
+        Config, ConfigError, ConfigLayers, ConfigText, Flags, Preset, ResolvedSettings, SettingSource,
+        exposed_key_warning, normalize_name,
     },
     engine::Engine,
     model::{api_key::KeySource, describe_error, environment::Environment},
@@ -150,13 +151,27 @@ impl Context {
         })
     }
 
+    /// Warns about keys that are sent unencrypted, once a day for each endpoint.
+    fn warn_about_exposed_keys(&self, config: &Config) {
+        for endpoint in &config.endpoints {
+            if let Some(warning) = exposed_key_warning(endpoint)
+                && self.is_first_today("exposed-keys", endpoint.base_url.as_str())
+            {
+                write_stderr(&format!("warning: {warning}\n"));
+            }
+        }
+    }
+
+    /// Whether the warning `name` about `subject` was not shown today.
+    fn is_first_today(&self, name: &str, subject: &str) -> bool {
+        let cache = store::cache_folder(&self.environment);
+        cache.is_none_or(|cache| store::daily_warning::claim_daily_warning(&cache, name, subject))
+    }
+
     /// Warns about old spellings of config keys, once a day for each file.
     fn warn_about_renamed_keys(&self, config: &Config) {
         let (Some(first), Some(path)) = (config.renamed_keys.first(), config.files.last()) else { return };
-        let cache = store::cache_folder(&self.environment);
-        if cache.is_none_or(|cache| {
-            store::daily_warning::claim_daily_warning(&cache, "renamed-keys", &path.to_string_lossy())
-        }) {
+        if self.is_first_today("renamed-keys", &path.to_string_lossy()) {
             write_stderr(&format!(
                 "warning: {}: {first}; the old name still works\nhint: run \"mmchat config migrate\"\n",
                 path.display()
@@ -213,12 +228,14 @@ impl Context {
     /// The engine for `config`, with the health state of earlier runs and the spend limits. With `store_content`, error
     /// texts of services, which may quote a prompt, are stored for as long as prompts are.
     pub(crate) fn engine_for(&self, config: &Config, store_content: bool) -> Arc<Engine> {
+        self.warn_about_exposed_keys(config);
         Arc::new(self.stateful_engine(config, store_content, config.policies.clone()))
     }
 
     /// The same for a command that sends requests repeatedly.
     #[cfg(any(feature = "chat", feature = "serve"))]
     pub(crate) fn long_lived_engine_for(&self, config: &Config, store_content: bool) -> Arc<Engine> {
+        self.warn_about_exposed_keys(config);
         Arc::new(self.stateful_engine(config, store_content, config.policies.clone()).with_long_lived_process())
     }
 

@@ -53,16 +53,24 @@ pub(super) fn default_endpoint(name: &str, base_url: Url) -> Endpoint {
 
 /// Warnings about the keys of an endpoint: one that is sent unencrypted, or was written in place of its source.
 pub(super) fn key_warnings(endpoint: &Endpoint) -> Vec<String> {
-    let (name, host) = (&endpoint.name, endpoint.authority());
-    let sources = || endpoint.keys.iter().chain(endpoint.headers.iter().map(|(_, source)| source));
-    let is_exposed = endpoint.base_url.scheme() == "http" && may_be_public(&endpoint.base_url);
-    let exposed = (is_exposed && sources().next().is_some()).then(|| {
-        format!("endpoint \"{name}\": its key is sent to {host} unencrypted; use https if the service has it")
-    });
-    let pasted = sources().any(|source| source.pasted_key().is_some()).then(|| {
+    let name = &endpoint.name;
+    let pasted = secrets(endpoint).any(|source| source.pasted_key().is_some()).then(|| {
         format!("endpoint \"{name}\": the name of a variable or file seems to be a key; write api_key = \"KEY\"")
     });
-    exposed.into_iter().chain(pasted).collect()
+    exposed_key_warning(endpoint).into_iter().chain(pasted).collect()
+}
+
+/// The warning about a key that is sent unencrypted over a public network.
+pub(crate) fn exposed_key_warning(endpoint: &Endpoint) -> Option<String> {
+    let (name, host) = (&endpoint.name, endpoint.authority());
+    let is_exposed = endpoint.base_url.scheme() == "http" && may_be_public(&endpoint.base_url);
+    (is_exposed && secrets(endpoint).next().is_some())
+        .then(|| format!("endpoint \"{name}\": its key is sent to {host} unencrypted; use https if the service has it"))
+}
+
+/// The keys of an endpoint, and its headers, which may contain one.
+fn secrets(endpoint: &Endpoint) -> impl Iterator<Item = &KeySource> {
+    endpoint.keys.iter().chain(endpoint.headers.iter().map(|(_, source)| source))
 }
 
 impl Resolver {

@@ -18,6 +18,7 @@ mod route;
 mod serve;
 mod spend;
 
+pub(crate) use endpoint::exposed_key_warning;
 pub(crate) use endpoint::resolve_config_path;
 use endpoint::{default_endpoint, key_warnings};
 

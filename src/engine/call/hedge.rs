@@ -15,7 +15,7 @@ use super::{
     },
 };
 use crate::{
-    engine::{Engine, NextStep, Notice},
+    engine::{Engine, NextStep, Notice, memory::AnswerPart},
     model::ErrorClass,
     protocol::CallError,
 };
@@ -33,6 +33,10 @@ impl CallTask {
     /// there is one for each time that a breaker opens.
     pub(super) async fn hedge(&mut self, mut first: PendingAttempt, hedge_after: Duration) -> EndedStart {
         let uses_budget = first.spec.candidate.probe.is_none();
+        // The request is encoded a second time.
+        let Ok(_copy) = self.call.memory.try_part(first.spec.request.body_len()) else {
+            return self.await_pending(first).await;
+        };
         let Some(candidate) = self.take_hedge_candidate(uses_budget) else {
             return self.await_pending(first).await;
         };
@@ -132,20 +136,30 @@ impl CallTask {
         let error = CallError::new(ErrorClass::LocalLimit, message);
         let record = self.attempt_record(&spec, started_at, ResponseInfo::default(), Some(&error));
         self.accumulator().record_unanswered_attempt(record);
-        if spec.candidate.probe.is_some() {
-            tokio::spawn(finish_probe(Arc::clone(&self.engine), spec, started_at, start));
-        } else {
-            // Dropping the request cancels it. If the answer of the winner is incomplete, its candidate can still be tried: it
-            // had no output.
-            drop(start);
-            self.queue.available.push_front(spec.candidate);
+        // Its request is held longer than the call.
+        match self.call.memory.try_part(spec.request.body_len()) {
+            Ok(copy) if spec.candidate.probe.is_some() => {
+                tokio::spawn(finish_probe(Arc::clone(&self.engine), spec, started_at, start, copy));
+            }
+            _ => {
+                // Dropping the request cancels it. If the answer of the winner is incomplete, its candidate can still be
+                // tried: it had no output.
+                drop(start);
+                self.queue.available.push_front(Candidate { probe: None, ..spec.candidate });
+            }
         }
     }
 }
 
 /// Waits for the first delta of a probe that was slower than the candidate beside it: canceled, it would leave the breaker
 /// half-open, and the next request would wait for it, too.
-async fn finish_probe(engine: Arc<Engine>, spec: AttemptSpec, started_at: Instant, start: StartFuture) {
+async fn finish_probe(
+    engine: Arc<Engine>,
+    spec: AttemptSpec,
+    started_at: Instant,
+    start: StartFuture,
+    _request: AnswerPart,
+) {
     let attempt = spec.attempt_ref(engine.health.timestamp_of(started_at));
     match start.await {
         Ok(started) => {

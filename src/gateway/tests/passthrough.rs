@@ -418,3 +418,26 @@ async fn usage_is_awaited_only_if_it_was_asked_for() {
         assert_eq!(start.elapsed().as_secs(), seconds, "{option}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn completions_in_the_other_shape_are_converted() {
+    let object = "{\"id\":\"c\",\"choices\":[{\"index\":0,\"text\":\"Hello\",\"finish_reason\":\"stop\"}],\"own\":1}";
+    let chunks_of_text = [
+        "data: {\"choices\":[{\"index\":0,\"text\":\"Hel\"}],\"own\":1}\n\n",
+        "data: {\"choices\":[{\"index\":0,\"text\":\"lo\",\"finish_reason\":\"stop\"}]}\n\n",
+        DONE,
+    ];
+    let fixture = TestGateway::new("", [chunks(&chunks_of_text), json_reply(object)]).await;
+    let ask = async |stream| {
+        let body = format!("{{\"model\":\"one\",\"prompt\":\"x\",\"stream\":{stream}}}");
+        fixture.post("/v1/completions", &[], body).await
+    };
+    let answer = read_json(ask(false).await).await;
+    assert_eq!((&answer["object"], &answer["own"]), (&json!("text_completion"), &json!(1)));
+    assert_eq!(answer["choices"], json!([{"index": 0, "text": "Hello", "finish_reason": "stop"}]));
+    let text = read_text(ask(true).await).await;
+    let (first, rest) = text.split_once("\n\n").expect("an event");
+    let event: Value = serde_json::from_str(first.strip_prefix("data: ").expect("an event")).expect("valid JSON");
+    assert_eq!(event["choices"], answer["choices"]);
+    assert_eq!((&event["id"], &event["own"], rest), (&json!("c"), &json!(1), DONE));
+}
