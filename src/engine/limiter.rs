@@ -11,15 +11,17 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 
 use crate::{
     model::{
         ErrorClass,
+        clock::Clock,
         endpoint::{Endpoint, Limits},
     },
     protocol::CallError,
@@ -28,7 +30,10 @@ use crate::{
 
 /// One limiter per endpoint.
 #[derive(Debug, Default)]
-pub(super) struct EndpointLimiters(Mutex<HashMap<String, Arc<EndpointLimiter>>>);
+pub(super) struct EndpointLimiters {
+    by_endpoint: Mutex<HashMap<String, Arc<EndpointLimiter>>>,
+    clock: Clock,
+}
 
 #[derive(Debug)]
 struct EndpointLimiter {
@@ -60,6 +65,11 @@ impl Drop for QueuedGuard<'_> {
 pub(super) struct Permit(#[expect(dead_code, reason = "releases the permit on drop")] Option<OwnedSemaphorePermit>);
 
 impl EndpointLimiters {
+    /// Reads the time of `clock`.
+    pub(super) fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
     /// Waits for a permit, for at most the `queue` time of the endpoint, or `default_timeout`.
     pub(super) async fn acquire(&self, endpoint: &Endpoint, default_timeout: Duration) -> Result<Permit, CallError> {
         if endpoint.limits == Limits::default() {
@@ -67,7 +77,7 @@ impl EndpointLimiters {
         }
         let limiter = self.limiter(endpoint);
         let queue_timeout = limiter.limits.queue_timeout.unwrap_or(default_timeout);
-        timeout(queue_timeout, limiter.acquire()).await.map_err(|_| {
+        timeout(queue_timeout, limiter.acquire(&self.clock)).await.map_err(|_| {
             let message = format!(
                 "no free request slot at endpoint \"{}\" within {:.1} s",
                 endpoint.name,
@@ -80,12 +90,12 @@ impl EndpointLimiters {
 
     /// The number of queued requests, by endpoint.
     pub(super) fn queued_by_endpoint(&self) -> Vec<(String, usize)> {
-        let limiters = self.0.lock();
+        let limiters = self.by_endpoint.lock();
         limiters.iter().map(|(name, limiter)| (name.clone(), limiter.queued.load(Ordering::Relaxed))).collect()
     }
 
     fn limiter(&self, endpoint: &Endpoint) -> Arc<EndpointLimiter> {
-        let mut limiters = self.0.lock();
+        let mut limiters = self.by_endpoint.lock();
         let limits = endpoint.limits;
         let existing = limiters.get(&endpoint.name).filter(|limiter| limiter.limits == limits);
         existing.cloned().unwrap_or_else(|| {
@@ -104,7 +114,7 @@ impl EndpointLimiters {
 }
 
 impl EndpointLimiter {
-    async fn acquire(&self) -> Permit {
+    async fn acquire(&self, clock: &Clock) -> Permit {
         let _queued = QueuedGuard::new(&self.queued);
         let permit = match &self.semaphore {
             Some(semaphore) => {
@@ -112,28 +122,29 @@ impl EndpointLimiter {
             }
             None => None,
         };
-        while let Some(retry_at) = self.try_start_request() {
-            sleep_until(retry_at).await;
+        while let Some(wait) = self.try_start_request(clock.now()) {
+            sleep(wait).await;
         }
         Permit(permit)
     }
 
-    /// Counts a request under `rpm`, or returns when to retry.
-    fn try_start_request(&self) -> Option<Instant> {
+    /// Counts a request under `rpm`, or returns how long to wait.
+    fn try_start_request(&self, now: Timestamp) -> Option<Duration> {
         let limit = self.limits.rpm?;
-        let now = Instant::now();
         let mut recent_requests = self.recent_requests.lock();
-        let wait = recent_requests.wait(limit, now.into_std());
+        let wait = recent_requests.wait(limit, now);
         if wait.is_none() {
-            recent_requests.start(now.into_std());
+            recent_requests.start(now);
         }
-        wait.map(|wait| now + wait)
+        wait
     }
 }
 
 #[cfg(test)]
 mod tests {
     const QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
+
+    use tokio::time::Instant;
 
     use super::*;
     use crate::model::endpoint::testing;

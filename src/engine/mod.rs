@@ -117,7 +117,8 @@ impl Engine {
     /// Reads the time of `clock`, for simulations.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
-        Self { health: self.health.with_clock(clock), ..self }
+        let limiters = self.limiters.with_clock(clock.clone());
+        Self { health: self.health.with_clock(clock), limiters, ..self }
     }
 
     /// Enforces the spend limits of `ledger`.

@@ -110,7 +110,7 @@ impl Run {
             state.interrupt(now)
         } else if let Some(position) = self.pending.iter().position(|pending| *pending == call) {
             self.pending.remove(position);
-            CallAccumulator::new(&self.calls[call], now).interrupt(now)
+            CallAccumulator::new(&self.calls[call], now, self.engine.health.now()).interrupt(now)
         } else {
             return;
         };

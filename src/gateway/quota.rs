@@ -5,26 +5,32 @@ use std::{
     sync::Arc,
 };
 
-use jiff::{Timestamp, Zoned, civil::Date, tz::TimeZone};
+use jiff::{Zoned, civil::Date, tz::TimeZone};
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use super::{ServeError, rejection::Rejection};
 
 use crate::{
     config::ClientConfig,
     engine::{AttemptRecord, CallRecord},
+    model::clock::Clock,
     routing::rate_window::RateWindow,
     store::record::RecordWriter,
 };
 
 /// Usage of all clients, by client name.
 #[derive(Debug, Default)]
-pub(super) struct ClientQuotas(Mutex<HashMap<String, Arc<SharedUsage>>>);
+pub(super) struct ClientQuotas {
+    by_client: Mutex<HashMap<String, Arc<SharedUsage>>>,
+    clock: Clock,
+}
 
 /// Usage of one client.
 #[derive(Debug)]
-pub(super) struct SharedUsage(Mutex<ClientUsage>);
+pub(super) struct SharedUsage {
+    usage: Mutex<ClientUsage>,
+    clock: Clock,
+}
 
 #[derive(Debug)]
 pub(super) struct ClientUsage {
@@ -55,7 +61,7 @@ impl QuotaGuard {
         let Some(shared_usage) = &self.0 else { return };
         let costs = record.attempts.iter().filter_map(AttemptRecord::cost);
         shared_usage.update(|usage| {
-            let spent = usage.spent_on(local_now().date());
+            let spent = usage.spent_on(local_time(&shared_usage.clock).date());
             for (cost, currency) in costs {
                 *spent.entry(currency.to_owned()).or_default() += cost;
             }
@@ -65,7 +71,7 @@ impl QuotaGuard {
 
 impl SharedUsage {
     fn update<T>(&self, change: impl FnOnce(&mut ClientUsage) -> T) -> T {
-        change(&mut self.0.lock())
+        change(&mut self.usage.lock())
     }
 }
 
@@ -80,8 +86,8 @@ impl ClientUsage {
         self.spent.entry(day).or_default()
     }
 
-    fn admit(&mut self, client: &ClientConfig, now: Instant, day: Date) -> Result<(), Rejection> {
-        let spent = self.spent_on(day);
+    fn admit(&mut self, client: &ClientConfig, now: &Zoned) -> Result<(), Rejection> {
+        let spent = self.spent_on(now.date());
         let exceeded =
             client.spend.iter().find(|(currency, limit)| spent.get(currency).copied().unwrap_or_default() >= *limit);
         if let Some((currency, limit)) = exceeded {
@@ -91,10 +97,10 @@ impl ClientUsage {
             return Err(Rejection::ConcurrencyLimit { client: client.name.clone(), limit });
         }
         if let Some(limit) = client.rpm {
-            if let Some(wait) = self.recent_requests.wait(limit, now.into_std()) {
+            if let Some(wait) = self.recent_requests.wait(limit, now.timestamp()) {
                 return Err(Rejection::RateLimit { client: client.name.clone(), limit, wait });
             }
-            self.recent_requests.start(now.into_std());
+            self.recent_requests.start(now.timestamp());
         }
         self.in_flight += 1;
         Ok(())
@@ -108,7 +114,7 @@ impl ClientQuotas {
             if self.usage(&client.name).is_some() {
                 continue;
             }
-            let now = local_now();
+            let now = local_time(&self.clock);
             let spent = match writer.map(|writer| writer.client_spend(&client.name, &now)) {
                 Some(Ok(spent)) => spent,
                 Some(Err(source)) if !client.spend.is_empty() => {
@@ -119,33 +125,37 @@ impl ClientQuotas {
             };
             let spent = BTreeMap::from([(now.date(), spent.into_iter().collect())]);
             let usage = ClientUsage { recent_requests: RateWindow::default(), in_flight: 0, spent };
-            let usage = SharedUsage(Mutex::new(usage));
-            let mut usages = self.0.lock();
+            let usage = SharedUsage { usage: Mutex::new(usage), clock: self.clock.clone() };
+            let mut usages = self.by_client.lock();
             usages.entry(client.name.clone()).or_insert(Arc::new(usage));
         }
         Ok(())
     }
 
     fn usage(&self, name: &str) -> Option<Arc<SharedUsage>> {
-        self.0.lock().get(name).cloned()
+        self.by_client.lock().get(name).cloned()
     }
 
     /// Admits and counts a request of `client`, or rejects it if a limit is reached.
     pub(super) fn admit(&self, client: Option<&ClientConfig>) -> Result<QuotaGuard, Rejection> {
         let Some(client) = client else { return Ok(QuotaGuard(None)) };
         let shared_usage = self.usage(&client.name).expect("all clients of the config are registered");
-        shared_usage.update(|usage| usage.admit(client, Instant::now(), local_now().date()))?;
+        shared_usage.update(|usage| usage.admit(client, &local_time(&self.clock)))?;
         Ok(QuotaGuard(Some(shared_usage)))
     }
 }
 
-pub(super) fn local_now() -> Zoned {
-    Timestamp::now().to_zoned(TimeZone::system())
+/// The time of `clock` in the time zone of the system, where a day begins at midnight.
+fn local_time(clock: &Clock) -> Zoned {
+    clock.now().to_zoned(TimeZone::system())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{
+        sync::atomic::{AtomicI64, Ordering},
+        time::Duration,
+    };
 
     use super::*;
     use crate::model::api_key::{ApiKey, KeySource};
@@ -188,13 +198,39 @@ mod tests {
         let day = |day| Date::new(2026, 1, day).expect("valid date");
         let spent = BTreeMap::from([(day(1), HashMap::from([("USD".to_owned(), 1.0)]))]);
         let mut usage = ClientUsage { recent_requests: RateWindow::default(), in_flight: 0, spent };
-        let rejection = usage.admit(&limited, Instant::now(), day(1)).expect_err("spend limit is reached");
-        assert!(matches!(rejection, Rejection::SpendLimit { .. }));
-        usage.admit(&limited, Instant::now(), day(2)).expect("spend was reset");
-        usage.admit(&limited, Instant::now(), day(1)).expect_err("the clock was set back");
+        let mut admit = |number| usage.admit(&limited, &day(number).to_zoned(TimeZone::UTC).expect("valid time"));
+        assert!(matches!(admit(1).expect_err("spend limit is reached"), Rejection::SpendLimit { .. }));
+        admit(2).expect("spend was reset");
+        admit(1).expect_err("the clock was set back");
         for later in 3..20 {
-            usage.admit(&limited, Instant::now(), day(later)).expect("nothing was spent");
+            admit(later).expect("nothing was spent");
         }
         assert_eq!(usage.spent.len(), MAX_DAYS);
+    }
+
+    #[test]
+    fn limits_follow_the_clock_of_the_moment() {
+        let hours = Arc::new(AtomicI64::new(0));
+        let start: jiff::Timestamp = "2026-01-01T12:00:00Z".parse().expect("valid timestamp");
+        let shown = Arc::clone(&hours);
+        let clock = Clock::new(move || start + jiff::SignedDuration::from_hours(shown.load(Ordering::Relaxed)));
+        let quotas = ClientQuotas { clock, ..ClientQuotas::default() };
+        let limited = ClientConfig { rpm: Some(1), spend: vec![("USD".into(), 1.0)], ..client() };
+        quotas.register(std::slice::from_ref(&limited), None).expect("no record to read");
+        let shared = quotas.usage("a").expect("registered");
+        let spend = || {
+            shared.update(|usage| {
+                usage.spent_on(local_time(&shared.clock).date()).insert("USD".into(), 1.0);
+            })
+        };
+        drop(quotas.admit(Some(&limited)).expect("the first request"));
+        assert!(matches!(quotas.admit(Some(&limited)), Err(Rejection::RateLimit { .. })));
+        // The machine was suspended.
+        hours.store(1, Ordering::Relaxed);
+        drop(quotas.admit(Some(&limited)).expect("the minute is over"));
+        spend();
+        assert!(matches!(quotas.admit(Some(&limited)), Err(Rejection::SpendLimit { .. })));
+        hours.store(49, Ordering::Relaxed);
+        drop(quotas.admit(Some(&limited)).expect("another day"));
     }
 }

@@ -84,15 +84,15 @@ impl OutputTiming {
 }
 
 impl CallAccumulator {
-    /// The accumulator of a call that starts at `now`.
-    pub(in crate::engine) fn new(call: &Call, now: Instant) -> Self {
+    /// The accumulator of a call that starts at `now`, which the wall clock shows as `timestamp`.
+    pub(in crate::engine) fn new(call: &Call, now: Instant, timestamp: Timestamp) -> Self {
         Self {
             requested: call.name.clone(),
             is_route: call.route.is_some(),
             estimated_prompt_tokens: call.estimated_prompt_tokens,
             retain_text: call.retain_text,
             started_at: now,
-            started_timestamp: Timestamp::now(),
+            started_timestamp: timestamp,
             current: None,
             hedge: None,
             attempts: Vec::new(),

@@ -43,7 +43,7 @@ use crate::{
 
 /// Runs one call as a stream of events. Each event is put in the state and taken from it before the work continues.
 pub(super) fn run(engine: Arc<Engine>, index: usize, call: Call) -> (Arc<CallState>, impl Stream<Item = Event> + Send) {
-    let state = Arc::new(CallState::new(CallAccumulator::new(&call, Instant::now())));
+    let state = Arc::new(CallState::new(CallAccumulator::new(&call, Instant::now(), engine.health.now())));
     let mut task = CallTask::new(engine, index, call, Arc::clone(&state));
     let mut work = Some(Box::pin(async move { task.execute().await }));
     let shared = Arc::clone(&state);

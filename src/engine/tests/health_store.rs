@@ -107,5 +107,6 @@ async fn attempts_are_dated_by_the_clock_after_a_suspend() {
         difference.store(days * 86_400, Ordering::Relaxed);
         let result = test_engine.run(call_to(vec![testing::target("a")])).await;
         assert_eq!(result.record.attempts[0].sent_at, clock.now(), "{days} days");
+        assert_eq!(result.record.started_at, clock.now(), "{days} days");
     }
 }

@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::{Timestamp, ToSpan, Zoned, tz::TimeZone};
+use jiff::{ToSpan, Zoned, tz::TimeZone};
 use parking_lot::{Mutex, RwLock};
 
 use super::{Database, RecordError};
 use crate::store::record::rollup::{BY_CLIENT, BY_MODEL, hour_since_epoch};
 use crate::{
-    model::target::Target,
+    model::{clock::Clock, target::Target},
     routing::spend::{Period, ReachedLimit, SpendLedger, SpendLimit, SpendScope},
 };
 
@@ -31,6 +31,7 @@ pub struct SqliteSpendLedger {
     max_age: Duration,
     /// The spend for each limit, and when it was read.
     cache: Mutex<Vec<Option<(Instant, f64)>>>,
+    clock: Clock,
 }
 
 /// The connection to the record, which is kept open between requests.
@@ -48,7 +49,13 @@ impl SqliteSpendLedger {
     #[must_use]
     pub fn new(limits: Vec<SpendLimit>, path: PathBuf) -> Self {
         let (connection, cache) = (Mutex::new(LedgerConnection::NotOpened), Mutex::default());
-        Self { limits: RwLock::new(limits), path, connection, max_age: Duration::ZERO, cache }
+        Self { limits: RwLock::new(limits), path, connection, max_age: Duration::ZERO, cache, clock: Clock::default() }
+    }
+
+    /// Reads the time of `clock`, which decides the day and the month.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 
     /// Reuses a value that was read for up to `max_age`.
@@ -107,7 +114,7 @@ impl SpendLedger for SqliteSpendLedger {
             let spent = if let Some(spent) = self.cached_spend(index) {
                 spent
             } else {
-                let now = Timestamp::now().to_zoned(TimeZone::system());
+                let now = self.clock.now().to_zoned(TimeZone::system());
                 // Without a record nothing was spent; a limit of 0 is still reached.
                 let spent = self.with_database(|database| database.spend_for_limit(limit, &now))?.unwrap_or(0.0);
                 self.cache_spend(index, spent);

@@ -1,6 +1,13 @@
 //! Writing, reading, searching and deleting records.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 
@@ -10,6 +17,7 @@ use crate::{
     engine::{AttemptRecord, Completion},
     model::{
         ErrorClass, FinishReason, Usage,
+        clock::Clock,
         target::{Price, Target, testing},
     },
     protocol::CallError,
@@ -207,6 +215,22 @@ fn spend_is_checked_against_limits() {
     let zero = limit(SpendScope::All, Period::Day, 0.0);
     assert!(ledger(vec![zero.clone()]).reached_limit(&priced_target("b")).is_ok_and(|reached| reached.is_some()));
     assert_eq!(ledger(vec![zero]).reached_limit(&testing::target("b")), Ok(None), "the model has no price");
+}
+
+#[test]
+fn day_of_a_spend_limit_is_that_of_the_clock_at_the_moment() {
+    let (folder, mut database) = test_database();
+    database.insert_call(&failover_call(now(), 10), &mut RunPlacement::default()).expect("writable");
+    let (days, at) = (Arc::new(AtomicI64::new(0)), now());
+    let shown = Arc::clone(&days);
+    let clock = Clock::new(move || at + jiff::SignedDuration::from_hours(24 * shown.load(Ordering::Relaxed)));
+    let limit = SpendLimit { scope: SpendScope::All, period: Period::Day, amount: 1e-9, currency: "USD".into() };
+    let ledger = SqliteSpendLedger::new(vec![limit], Database::path_in(folder.path())).with_clock(clock);
+    for (day, is_reached) in [(0, true), (1, false), (0, true), (-1, false)] {
+        days.store(day, Ordering::Relaxed);
+        let reached = ledger.reached_limit(&priced_target("b")).expect("readable");
+        assert_eq!(reached.is_some(), is_reached, "day {day}");
+    }
 }
 
 #[test]
