@@ -26,6 +26,15 @@ fn transient_failures_are_no_worse_through_serve() {
     run_checks(command, &TestEnv::new());
 }
 
+/// A short choice of the next test.
+#[test]
+#[ignore = "needs the folder of scripts/interop"]
+fn two_candidates_that_fail_in_turn_cause_no_errors() {
+    let mut command = script("flapping.py");
+    command.args(["6", "2", "two flap in turn: 503"]);
+    run_checks(command, &TestEnv::new());
+}
+
 #[test]
 #[ignore = "takes minutes, and needs the folder of scripts/interop"]
 fn candidates_that_flap_cause_no_errors() {
@@ -33,6 +42,16 @@ fn candidates_that_flap_cause_no_errors() {
     // A debug build needs about 10 ms of a core for each request, so only one scenario runs on each core.
     let parallel = std::thread::available_parallelism().map_or(1, NonZero::get);
     command.args(["20", &parallel.to_string()]);
+    run_checks(command, &TestEnv::new());
+}
+
+/// A short choice of the next test.
+#[test]
+#[cfg(target_os = "linux")]
+#[ignore = "needs the folder of scripts/interop"]
+fn endless_buffered_streams_stay_under_the_memory_limit() {
+    let mut command = script("memory.py");
+    command.arg("30 endless buffered streams");
     run_checks(command, &TestEnv::new());
 }
 
