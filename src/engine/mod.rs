@@ -121,6 +121,12 @@ impl Engine {
         Self { health: self.health.with_clock(clock), limiters, ..self }
     }
 
+    /// The clock that it reads.
+    #[cfg(feature = "serve")]
+    pub(crate) fn clock(&self) -> Clock {
+        self.health.clock()
+    }
+
     /// Enforces the spend limits of `ledger`.
     #[must_use]
     pub fn with_ledger(mut self, ledger: Arc<dyn SpendLedger>) -> Self {
@@ -209,11 +215,10 @@ impl Engine {
         self.retry_budgets.lock().get_mut(&model).is_none_or(|budget| budget.try_retry(now))
     }
 
-    /// Returns a retry that was not made to its budget.
-    fn refund_retry(&self, model: HealthKey) {
-        if let Some(budget) = self.retry_budgets.lock().get_mut(&model) {
-            budget.refund();
-        }
+    /// Whether the budget of `model` has a retry left.
+    fn may_retry(&self, model: HealthKey) -> bool {
+        let now = tokio::time::Instant::now().into_std();
+        self.retry_budgets.lock().get_mut(&model).is_none_or(|budget| budget.has_retry(now))
     }
 
     /// The budget of hedge requests.

@@ -188,7 +188,7 @@ impl Gateway {
     /// Creates a gateway for `config`, which does not listen yet.
     pub async fn new(config: Config, deps: GatewayDeps) -> Result<Arc<Self>, ServeError> {
         let current = ConfigGeneration::new(config, 1, deps.engine.keys()).await?;
-        let quotas = ClientQuotas::default();
+        let quotas = ClientQuotas::new(deps.engine.clock());
         quotas.register(&current.config.serve.clients, deps.writer.as_ref())?;
         Ok(Arc::new(Self {
             metrics: Metrics::new(),

@@ -108,6 +108,11 @@ impl ClientUsage {
 }
 
 impl ClientQuotas {
+    /// No usage; reads the time of `clock`.
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, ..Self::default() }
+    }
+
     /// Registers new clients, with today's spend from the record.
     pub(super) fn register(&self, clients: &[ClientConfig], writer: Option<&RecordWriter>) -> Result<(), ServeError> {
         for client in clients {
@@ -214,14 +219,14 @@ mod tests {
         let start: jiff::Timestamp = "2026-01-01T12:00:00Z".parse().expect("valid timestamp");
         let shown = Arc::clone(&hours);
         let clock = Clock::new(move || start + jiff::SignedDuration::from_hours(shown.load(Ordering::Relaxed)));
-        let quotas = ClientQuotas { clock, ..ClientQuotas::default() };
+        let quotas = ClientQuotas::new(clock);
         let limited = ClientConfig { rpm: Some(1), spend: vec![("USD".into(), 1.0)], ..client() };
         quotas.register(std::slice::from_ref(&limited), None).expect("no record to read");
         let shared = quotas.usage("a").expect("registered");
         let spend = || {
             shared.update(|usage| {
                 usage.spent_on(local_time(&shared.clock).date()).insert("USD".into(), 1.0);
-            })
+            });
         };
         drop(quotas.admit(Some(&limited)).expect("the first request"));
         assert!(matches!(quotas.admit(Some(&limited)), Err(Rejection::RateLimit { .. })));

@@ -47,6 +47,15 @@ impl DeltaKind {
         matches!(self, Self::Text(_) | Self::ToolCall(_) | Self::Refusal(_) | Self::Opaque(_))
     }
 
+    /// The memory of its texts in bytes.
+    #[must_use]
+    pub fn held_len(&self) -> usize {
+        match self {
+            Self::Opaque(_) | Self::OpaqueReasoning(_) => 0,
+            _ => self.byte_len(),
+        }
+    }
+
     /// Size of the model output in bytes.
     #[must_use]
     pub fn byte_len(&self) -> usize {

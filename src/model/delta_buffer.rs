@@ -69,6 +69,9 @@ fn merge(buffered: &mut DeltaKind, delta: DeltaKind) {
         | (K::Reasoning(buffered), K::Reasoning(text))
         | (K::Refusal(buffered), K::Refusal(text)) => buffered.push_str(&text),
         (K::ToolCall(buffered), K::ToolCall(fragment)) => buffered.append(&fragment),
+        (K::Opaque(buffered), K::Opaque(bytes)) | (K::OpaqueReasoning(buffered), K::OpaqueReasoning(bytes)) => {
+            *buffered += bytes;
+        }
         (buffered, delta) => *buffered = delta,
     }
 }
@@ -93,10 +96,11 @@ mod tests {
             buffer.add(delta(DeltaKind::Reasoning("hm".into())));
             buffer.add(text("word"));
             buffer.add(delta(DeltaKind::Usage(Usage::default())));
+            buffer.add(delta(DeltaKind::Opaque(2)));
             buffer.add(delta(DeltaKind::ToolCall(ToolCall { arguments: "x".into(), ..ToolCall::default() })));
         }
         let deltas = buffer.take(false);
-        assert_eq!(deltas.len(), 4);
+        assert_eq!((deltas.len(), &deltas[3].kind), (5, &DeltaKind::Opaque(2000)));
         assert_eq!(deltas[1], text(&"word".repeat(1000)));
     }
 

@@ -268,7 +268,7 @@ impl ErrorText {
     fn named_class(&self) -> Option<ErrorClass> {
         use ErrorClass as C;
         let named = [
-            (C::Context, self.contains(phrases::CONTEXT)),
+            (C::Context, self.is_context()),
             (C::Filter, self.contains(phrases::FILTER)),
             (C::Quota, self.is_quota()),
             (C::Rate, self.contains(phrases::RATE)),
@@ -284,9 +284,15 @@ impl ErrorText {
     /// The class that a 5xx names. Its message may be that of another server, and says little; a code is meant for programs.
     fn server_class(&self) -> Option<ErrorClass> {
         let by_code = Self { message: String::new(), ..self.clone() };
-        let of_request = [(ErrorClass::Context, phrases::CONTEXT), (ErrorClass::Filter, phrases::FILTER)];
-        let named = of_request.into_iter().find(|(_, phrases)| self.contains(phrases));
+        let of_request =
+            [(ErrorClass::Context, self.is_context()), (ErrorClass::Filter, self.contains(phrases::FILTER))];
+        let named = of_request.into_iter().find(|(_, is_named)| *is_named);
         named.map(|(class, _)| class).or_else(|| by_code.named_class())
+    }
+
+    fn is_context(&self) -> bool {
+        let is_length_exceeded = || phrases::CONTEXT_LENGTH.iter().all(|part| self.message.contains(part));
+        self.contains(phrases::CONTEXT) || is_length_exceeded()
     }
 
     /// The class of a 403, which may be about the key, the account, the model or one prompt.

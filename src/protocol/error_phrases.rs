@@ -110,7 +110,8 @@ pub(super) const CONTEXT: &[&str] = &[
     "exceeds the available context",
     "prompt is too long",
     "input is too long",
-    "input length ",
+    "input length and `max_tokens` exceed",
+    "range of input length should be",
     "prompt token count of",
     "maximum number of tokens",
     "longer than the model's context",
@@ -138,6 +139,9 @@ pub(super) const CONTEXT: &[&str] = &[
     "tokens_too_long",
     "characters_too_long",
 ];
+
+/// The same in several parts of a message, such as "Input length 9 exceeds the maximum length 8".
+pub(super) const CONTEXT_LENGTH: &[&str] = &["input length ", " exceeds the maximum length "];
 
 /// The content policy rejects the prompt or the answer.
 pub(super) const FILTER: &[&str] = &[
@@ -364,6 +368,7 @@ mod tests {
             QUOTA_OR_RATE,
             QUOTA,
             CONTEXT,
+            CONTEXT_LENGTH,
             FILTER,
             KEY,
             CHANNEL,

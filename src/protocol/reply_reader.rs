@@ -30,7 +30,7 @@ impl DecodedBatch {
     /// The memory that it takes, in bytes.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let deltas = self.deltas.iter().map(|delta| size_of::<Delta>() + delta.kind.byte_len());
+        let deltas = self.deltas.iter().map(|delta| size_of::<Delta>() + delta.kind.held_len());
         // Lists have up to twice the size of their items, and each frame has a buffer of its own. With events of 60 kB, a
         // process takes about a quarter more than their bytes.
         let buffer = |frame: &Frame| BUFFER_BYTES + frame.raw.len() + frame.raw.len() / 4;

@@ -139,7 +139,8 @@ fn delta_json(delta: &Delta) -> Value {
         DeltaKind::Usage(usage) => ("usage", usage_json(usage)),
         DeltaKind::Finish(reason) => ("finish_reason", json!(reason.as_str())),
         DeltaKind::Model(model) => ("served_model", json!(model)),
-        DeltaKind::Opaque(bytes) | DeltaKind::OpaqueReasoning(bytes) => ("bytes", json!(bytes)),
+        DeltaKind::Opaque(bytes) => ("bytes", json!(bytes)),
+        DeltaKind::OpaqueReasoning(bytes) => ("reasoning_bytes", json!(bytes)),
     };
     json!({"choice": delta.choice, key: value})
 }

@@ -131,7 +131,7 @@ impl RetryBudget {
         Self { policy, requests: VecDeque::new(), retries: VecDeque::new() }
     }
 
-    /// Records a request.
+    /// Records a request, which may be a retry.
     pub fn record_request(&mut self, now: Instant) {
         self.expire(now);
         if self.requests.len() < MAX_RECORDED {
@@ -139,20 +139,22 @@ impl RetryBudget {
         }
     }
 
+    /// Whether the budget has a retry left.
+    pub fn has_retry(&mut self, now: Instant) -> bool {
+        self.expire(now);
+        // Each retry is recorded as a request, too.
+        let first_requests = self.requests.len().saturating_sub(self.retries.len());
+        let share = first_requests * self.policy.max_percent as usize / 100;
+        self.retries.len() < share.max(self.policy.min_retries)
+    }
+
     /// Takes one retry from the budget; returns false if the budget is used up.
     pub fn try_retry(&mut self, now: Instant) -> bool {
-        self.expire(now);
-        let share = self.requests.len() * self.policy.max_percent as usize / 100;
-        let is_allowed = self.retries.len() < share.max(self.policy.min_retries);
+        let is_allowed = self.has_retry(now);
         if is_allowed {
             self.retries.push_back(now);
         }
         is_allowed
-    }
-
-    /// Returns the retry that was taken last, because it was not made.
-    pub fn refund(&mut self) {
-        self.retries.pop_back();
     }
 
     fn expire(&mut self, now: Instant) {
@@ -173,11 +175,18 @@ mod tests {
     fn retries_are_limited_to_a_fifth_of_the_requests_but_at_least_three() {
         let policy = RetryBudgetPolicy::default();
         let (mut budget, now) = (RetryBudget::new(policy), Instant::now());
-        assert_eq!((0..10).filter(|_| budget.try_retry(now)).count(), 3);
+        let retry = |budget: &mut RetryBudget| {
+            let is_allowed = budget.try_retry(now);
+            if is_allowed {
+                budget.record_request(now);
+            }
+            is_allowed
+        };
+        assert_eq!((0..10).filter(|_| retry(&mut budget)).count(), 3);
         for _ in 0..50 {
             budget.record_request(now);
         }
-        assert_eq!((0..50).filter(|_| budget.try_retry(now)).count(), 7, "ten in total");
+        assert_eq!((0..50).filter(|_| retry(&mut budget)).count(), 7, "ten in total");
         assert!(budget.try_retry(now + policy.window));
     }
 
@@ -201,6 +210,7 @@ mod tests {
                 let is_allowed = budget.try_retry(now);
                 proptest::prop_assert_eq!(is_allowed, in_window(&retries) < limit);
                 if is_allowed {
+                    budget.record_request(now);
                     retries.push(now);
                 }
             }

@@ -148,6 +148,7 @@ impl AskRun<'_> {
         let Self { context, config, settings, request_args, answer_args, .. } = self;
         let format = request_args.check(settings)?;
         let terminal = context.terminal_info(settings);
+        context.warn_about_exposed_keys(config);
         let (runtime, engine) =
             (context.runtime()?, context.engine_for(config, answer_args.recording.stores_content(config)));
         let writes_to_file = request_args.writes_to_file();

@@ -151,11 +151,11 @@ impl Context {
         })
     }
 
-    /// Warns about keys that are sent unencrypted, once a day for each endpoint.
-    fn warn_about_exposed_keys(&self, config: &Config) {
+    /// Warns about keys that a command sends unencrypted, once a day for each endpoint.
+    pub(crate) fn warn_about_exposed_keys(&self, config: &Config) {
         for endpoint in &config.endpoints {
             if let Some(warning) = exposed_key_warning(endpoint)
-                && self.is_first_today("exposed-keys", endpoint.base_url.as_str())
+                && self.is_first_today("exposed-keys", &format!("{} {}", endpoint.name, endpoint.base_url))
             {
                 write_stderr(&format!("warning: {warning}\n"));
             }
@@ -228,14 +228,12 @@ impl Context {
     /// The engine for `config`, with the health state of earlier runs and the spend limits. With `store_content`, error
     /// texts of services, which may quote a prompt, are stored for as long as prompts are.
     pub(crate) fn engine_for(&self, config: &Config, store_content: bool) -> Arc<Engine> {
-        self.warn_about_exposed_keys(config);
         Arc::new(self.stateful_engine(config, store_content, config.policies.clone()))
     }
 
     /// The same for a command that sends requests repeatedly.
     #[cfg(any(feature = "chat", feature = "serve"))]
     pub(crate) fn long_lived_engine_for(&self, config: &Config, store_content: bool) -> Arc<Engine> {
-        self.warn_about_exposed_keys(config);
         Arc::new(self.stateful_engine(config, store_content, config.policies.clone()).with_long_lived_process())
     }
 

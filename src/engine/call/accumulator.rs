@@ -137,7 +137,7 @@ impl CallAccumulator {
     /// The memory that `deltas` take when they are added, in bytes.
     pub(super) fn retained_bytes(&self, deltas: &[Delta]) -> usize {
         let is_retained = |delta: &&Delta| self.retain_text || matches!(delta.kind, DeltaKind::ToolCall(_));
-        deltas.iter().filter(is_retained).map(|delta| delta.kind.byte_len()).sum()
+        deltas.iter().filter(is_retained).map(|delta| delta.kind.held_len()).sum()
     }
 
     /// Adds deltas of the request sent at `sent_at`; returns the time to first token with the first of them.

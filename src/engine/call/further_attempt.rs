@@ -58,7 +58,7 @@ impl CallTask {
         let Some((index, named, wait)) = self.next_further_attempt(pause, untried) else { return FurtherAttempt::None };
         let candidate = self.failed.remove(index);
         let model = candidate.health_keys.model;
-        if !engine.take_retry(model) {
+        if !engine.may_retry(model) {
             self.retry_budget_spent = true;
             return FurtherAttempt::LookAgain;
         }
@@ -70,14 +70,20 @@ impl CallTask {
         if matches!(watched, Watched::TimedOut) {
             watched = self.watch_readiness(&candidate, awaits_result).await;
         }
-        if let Watched::Own(Some(candidate)) = watched {
-            self.budget.use_further_attempt();
-            return FurtherAttempt::Send(candidate);
-        }
-        engine.refund_retry(model);
         match watched {
+            // Only now: a wait may be longer than the time for which retries are counted.
+            Watched::Own(Some(candidate)) if engine.take_retry(model) => {
+                self.budget.use_further_attempt();
+                FurtherAttempt::Send(candidate)
+            }
+            Watched::Own(Some(_)) => {
+                self.retry_budget_spent = true;
+                FurtherAttempt::LookAgain
+            }
             Watched::Other(other) => {
                 self.failed.push(candidate);
+                // If that one fails, too, the call still waits.
+                self.has_waited &= named.is_none();
                 FurtherAttempt::Send(other)
             }
             _ if awaits_result => {

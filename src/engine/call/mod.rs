@@ -78,8 +78,6 @@ struct CallTask {
     first_token_wait: FirstTokenWait,
     /// The most recoverable error that a candidate gave earlier and that was not tried for that reason.
     untried_error: Option<CallError>,
-    /// The soonest Retry-After of these candidates.
-    untried_retry_after: Option<RetryAfter>,
     /// The health of the candidates decides which is tried.
     uses_health: bool,
     /// The call has waited as long as a service asked for, which it does once, unless it tried another candidate meanwhile.
@@ -131,7 +129,6 @@ impl CallTask {
             reporter: Reporter { call: index, state },
             first_token_wait: FirstTokenWait { since: Instant::now(), notices_sent: 0, notify: false },
             untried_error: None,
-            untried_retry_after: None,
             uses_health: false,
             has_waited: false,
             headers: Arc::new(headers),
@@ -229,8 +226,8 @@ impl CallTask {
         drop(accumulator);
         let mut error =
             representative.unwrap_or_else(|| CallError::new(ErrorClass::LocalLimit, "no candidate was available"));
-        if let Some(untried) = self.untried_retry_after.take() {
-            error.retry_after = Some(error.retry_after.take().map_or(untried.clone(), |own| self.sooner(own, untried)));
+        if error.remembered || error.retry_after.is_some() {
+            error.retry_after = self.soonest_retry_after(error.retry_after.take());
         }
         if self.retry_budget_spent && error.retry_after.is_none() {
             // Clients that retry come back at different times.
@@ -240,9 +237,18 @@ impl CallTask {
         error
     }
 
-    fn sooner(&self, a: RetryAfter, b: RetryAfter) -> RetryAfter {
-        let now = self.engine.health.now();
-        if a.delay_from(now) <= b.delay_from(now) { a } else { b }
+    /// The Retry-After of the error, or that of a candidate that was not tried if it is sooner.
+    fn soonest_retry_after(&self, own: Option<RetryAfter>) -> Option<RetryAfter> {
+        let health = &self.engine.health;
+        let now = health.now();
+        let until = |candidate: &Candidate| Some(health.availability(&candidate.health_keys).restriction()?.until);
+        let untried = self.queue.restricted.iter().filter_map(until).min();
+        let untried = untried.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or_default());
+        match (own, untried) {
+            (Some(own), Some(untried)) if own.delay_from(now) <= untried => Some(own),
+            (_, Some(untried)) => Some(RetryAfter::after(untried)),
+            (own, None) => own,
+        }
     }
 
     /// Tries one candidate with each of its keys, at most one retry at once, and the changes to the request that the

@@ -164,12 +164,6 @@ impl CallTask {
 
     /// Keeps the error of a candidate that is not tried, if it is more recoverable than the one kept so far.
     fn remember(&mut self, error: CallError) {
-        if let Some(new) = error.retry_after.clone() {
-            self.untried_retry_after = Some(match self.untried_retry_after.take() {
-                Some(known) => self.sooner(known, new),
-                None => new,
-            });
-        }
         if self.untried_error.as_ref().is_none_or(|known| known.class.priority() < error.class.priority()) {
             self.untried_error = Some(error);
         }

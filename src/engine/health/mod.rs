@@ -5,7 +5,6 @@
 //! `routing::health`.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -29,21 +28,21 @@ use crate::{
     protocol::CallError,
     routing::{
         health::{
-            AttemptHealthKeys, AttemptInfo, Availability, HealthError, HealthKey, HealthMap, HealthSnapshot,
-            HealthStore, KeyHash, Restriction, RestrictionKind, TargetHealthKeys,
+            AttemptHealthKeys, AttemptInfo, Availability, HealthError, HealthKey, HealthSnapshot, HealthStore, KeyHash,
+            TargetHealthKeys,
         },
-        last_resort::RestrictedRequests,
-        policies::{Policies, StallPolicy},
+        policies::Policies,
     },
     transport::keys::KeyRing,
 };
 
+mod cache;
 mod in_flight;
 mod probe;
 mod restricted;
 
+use cache::HealthCache;
 pub(super) use in_flight::InFlightGuard;
-use in_flight::InFlightRequests;
 pub(super) use probe::Probe;
 pub(super) use restricted::{RestrictedGuard, RestrictedTurn};
 
@@ -82,28 +81,6 @@ pub(super) struct Health {
     clock: Clock,
     /// The last time that was read, in Unix seconds.
     latest: AtomicI64,
-}
-
-#[derive(Default)]
-struct HealthCache {
-    snapshot: HealthSnapshot,
-    is_loaded: bool,
-    /// Updates not yet written to the store.
-    pending: Vec<PendingUpdate>,
-    store_error: Option<HealthError>,
-    /// The last write failed: the snapshot in memory has updates that the store lacks, so reads do not replace it.
-    write_failed: bool,
-    /// When the store was last read.
-    loaded_at: Option<Instant>,
-    in_flight: InFlightRequests,
-    /// Requests to restricted candidates, by key and model.
-    restricted: HealthMap<RestrictedRequests>,
-    /// Health keys by target pointer, cached because hashing an API key may read a file.
-    keys_by_target: HashMap<usize, (Arc<Target>, Arc<TargetHealthKeys>)>,
-    /// How often each target became unavailable.
-    unavailable_counts: HashMap<TargetId, u64>,
-    /// The salt of the key hashes in the cached health keys.
-    cached_salt: Arc<str>,
 }
 
 /// The health of one candidate.
@@ -456,14 +433,15 @@ impl Health {
         }
         // Another process may have chosen another salt meanwhile.
         let has_salt = |known: &&TargetHealthKeys| attempt.key_index.is_none() || *known.salt == *snapshot.key_salt;
-        let health_keys = match attempt.health_keys.as_deref().filter(has_salt) {
-            Some(known) => AttemptHealthKeys::Known(known),
-            None => {
+        let known = attempt.health_keys.as_deref().filter(has_salt);
+        let health_keys = known.map_or_else(
+            || {
                 let source = attempt.key_index.and_then(|index| attempt.target.endpoint.keys.get(index));
                 let hash = source.and_then(|key| keys.hash(key, &snapshot.key_salt));
                 AttemptHealthKeys::WithKey(hash.map_or(KeyHash::NONE, KeyHash))
-            }
-        };
+            },
+            AttemptHealthKeys::Known,
+        );
         AttemptInfo {
             target: &attempt.target,
             key_index: attempt.key_index,
@@ -476,37 +454,5 @@ impl Health {
 
     fn with_cache<T>(&self, act: impl FnOnce(&mut HealthCache) -> T) -> T {
         act(&mut self.cache.lock())
-    }
-}
-
-impl HealthCache {
-    /// The availability of a candidate: as the processes share it, and whether its requests wait in this process.
-    fn availability(&self, stall: &StallPolicy, keys: &TargetHealthKeys, now: Timestamp) -> Availability {
-        let availability = self.snapshot.availability(keys, now);
-        let p95 = || self.snapshot.entry(keys.model)?.latency.p95();
-        if !self.in_flight.is_stalled(stall, keys.model, p95, Instant::now()) {
-            return availability;
-        }
-        let until = now.checked_add(stall.min_wait).unwrap_or(Timestamp::MAX);
-        availability.and(Availability::Restricted(Restriction {
-            kind: RestrictionKind::Stalled,
-            until,
-            named: None,
-            cause: keys.model,
-        }))
-    }
-
-    fn health_keys(&mut self, target: &Arc<Target>, keys: &KeyRing) -> Arc<TargetHealthKeys> {
-        let address = Arc::as_ptr(target).addr();
-        if let Some((_, cached)) = self.keys_by_target.get(&address) {
-            return Arc::clone(cached);
-        }
-        let hash = |key| keys.hash(key, &self.cached_salt).map_or(KeyHash::NONE, KeyHash);
-        let hashes: Vec<KeyHash> = target.endpoint.keys.iter().map(hash).collect();
-        let health_keys =
-            TargetHealthKeys { salt: Arc::clone(&self.cached_salt), ..TargetHealthKeys::new(target, &hashes) };
-        let health_keys = Arc::new(health_keys);
-        self.keys_by_target.insert(address, (Arc::clone(target), Arc::clone(&health_keys)));
-        health_keys
     }
 }

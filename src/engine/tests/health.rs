@@ -267,6 +267,41 @@ async fn error_has_the_soonest_retry_after_of_all_candidates() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn retry_after_of_an_error_is_not_that_of_an_earlier_one_or_of_another_class() {
+    let named = |status, seconds| MockResponse::Status(status, vec![("retry-after", seconds)], "{}");
+    let retry_after = |result: &CallResult| {
+        let error = result.record.result.as_ref().expect_err("a failed call");
+        error.retry_after.as_ref().map(|retry_after| retry_after.raw.clone())
+    };
+    let once = |targets| Call { client_retries: true, ..call_to(targets) };
+    let test_engine = TestEngine::server([named(429, "5"), named(429, "300")]);
+    test_engine.run(once(vec![testing::target("a")])).await;
+    let waited = test_engine.run(once(vec![testing::target("a")])).await.assert_all_replies_used();
+    assert!(waited.took >= SECOND * 5 && retry_after(&waited).as_deref() == Some("300"), "{:?}", waited.took);
+    // `a` names no time, and that of `b` says nothing about it.
+    let test_engine = TestEngine::server([named(503, "250"), status(429)]);
+    test_engine.run(once(vec![testing::target("b")])).await;
+    let result = test_engine.run(once(two_targets())).await;
+    assert_eq!((result.models(), retry_after(&result)), (vec!["a-upstream"], None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_that_was_interrupted_in_its_wait_by_another_candidate_waits_again() {
+    let test_engine = TestEngine::server([status(429)]);
+    let once = Call { client_retries: true, ..call_to(vec![testing::target("b")]) };
+    test_engine.run(once.clone()).await;
+    sleep(SECOND).await;
+    // One request to `b` in this second.
+    test_engine.add_replies([status(429)]);
+    test_engine.run(once).await;
+    let named = MockResponse::Status(429, vec![("retry-after", "10")], "{}");
+    test_engine.add_replies([named, status(401), answer()]);
+    let result = test_engine.run(call_to(two_targets())).await.assert_all_replies_used();
+    assert_eq!(result.models(), ["a-upstream", "b-upstream", "a-upstream"]);
+    assert!(result.took >= SECOND * 10, "{:?}", result.took);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_request_in_ten_seconds_ignores_the_named_time() {
     let rate = MockResponse::Status(429, vec![("retry-after", "300")], "{}");
     let test_engine = TestEngine::server([rate]);

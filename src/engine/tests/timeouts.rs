@@ -32,7 +32,8 @@ async fn images_and_reasoning_details_end_the_wait_for_the_first_token() {
     const IMAGE: &str = "data: {\"choices\":[{\"delta\":{\"images\":[{\"image_url\":{\"url\":\"data:x\"}}]}}]}\n\n";
     const AUDIO: &str = "data: {\"choices\":[{\"delta\":{\"audio\":{\"data\":\"AA\"}}}]}\n\n";
     const DETAILS: &str = "data: {\"choices\":[{\"delta\":{\"reasoning_details\":[{\"data\":\"AA\"}]}}]}\n\n";
-    for (output, is_answer) in [(IMAGE, true), (AUDIO, true), (DETAILS, false)] {
+    const BLOCKS: &str = "data: {\"choices\":[{\"delta\":{\"thinking_blocks\":[{\"thinking\":\"hm\"}]}}]}\n\n";
+    for (output, is_answer) in [(IMAGE, true), (AUDIO, true), (DETAILS, false), (BLOCKS, false)] {
         let chunks = vec![(SECOND, ROLE), (SECOND * 8, output), (SECOND * 50, output), (SECOND, STOP)];
         let test_engine = TestEngine::new([MockResponse::Chunks(chunks)]);
         let result = test_engine.run(call_to(two_targets())).await;

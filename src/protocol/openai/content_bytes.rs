@@ -1,11 +1,14 @@
 //! Counts the bytes of a value that is not decoded, without keeping it.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
+
+/// Fields that describe content, and contain none.
+const STRUCTURE: [&str; 7] = ["type", "format", "id", "index", "role", "mime_type", "detail"];
 
 /// The bytes of the texts of a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,8 +72,12 @@ impl<'de> Visitor<'de> for ContentBytesVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ContentBytes, A::Error> {
         let mut bytes = 0;
-        while map.next_key::<IgnoredAny>()?.is_some() {
-            bytes += map.next_value::<ContentBytes>()?.total();
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            if STRUCTURE.contains(&&*name) {
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                bytes += map.next_value::<ContentBytes>()?.total();
+            }
         }
         Ok(ContentBytes::parts(bytes))
     }
@@ -89,8 +96,8 @@ mod tests {
     #[test]
     fn texts_are_counted_and_empty_values_are_not() {
         let count = |json: &str| serde_json::from_str::<ContentBytes>(json).expect("valid JSON");
-        assert_eq!(count(r#"[{"type":"image_url","image_url":{"url":"data:x"}},null,7]"#), ContentBytes::parts(15));
-        for empty in ["null", "[]", "{}", "[{}]", r#"{"a":[]}"#, r#"{"data":"","n":1.5,"b":true,"i":-1}"#] {
+        assert_eq!(count(r#"[{"type":"image_url","image_url":{"url":"data:x"}},null,7]"#), ContentBytes::parts(6));
+        for empty in ["null", "[]", "{}", "[{}]", r#"{"a":[]}"#, r#"{"type":"x","data":"","n":1.5,"b":true,"i":-1}"#] {
             assert_eq!(count(empty).of_parts, 0, "{empty}");
         }
         assert_eq!((count(r#""text""#).of_text, count(r#""text""#).of_parts), (4, 0));

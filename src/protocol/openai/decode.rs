@@ -165,6 +165,7 @@ impl ChatDecoder {
             text if text.is_empty() => message.reasoning.into_text(),
             text => text,
         };
+        let has_text = !reasoning.is_empty() || !matches!(message.content, Content::Empty);
         self.emit(index, DeltaKind::Reasoning(reasoning), out);
         self.decode_content(index, message.content, out);
         self.emit(index, DeltaKind::Refusal(message.refusal.into_text()), out);
@@ -175,9 +176,11 @@ impl ChatDecoder {
         if let Some(function) = message.function_call.0 {
             self.decode_tool_call(index, 0, String::new(), function, out);
         }
-        // They end the wait for the first token, too.
-        self.emit(index, DeltaKind::OpaqueReasoning(message.other_reasoning), out);
-        self.emit(index, DeltaKind::Opaque(message.other_output), out);
+        // They end the wait for the first token, too. Services send reasoning as text and undecoded in the same chunk.
+        if !has_text {
+            self.emit(index, DeltaKind::OpaqueReasoning(message.other_reasoning), out);
+        }
+        self.emit(index, DeltaKind::Opaque(message.media), out);
     }
 
     fn decode_tool_call(&mut self, choice: u16, index: u64, id: String, function: Function<'_>, out: &mut Vec<Delta>) {

@@ -6,6 +6,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::value::RawValue;
 
 use super::{content_bytes::ContentBytes, usage::WireUsage};
 use crate::protocol::framing::lenient::{LenientList, LenientNumber, LenientObject, LenientString};
@@ -63,10 +64,10 @@ pub(super) struct Message<'a> {
     pub(super) refusal: Content,
     pub(super) tool_calls: LenientList<WireToolCall<'a>>,
     pub(super) function_call: LenientObject<Function<'a>>,
-    /// The bytes of reasoning that is not decoded.
+    /// The bytes of reasoning and of unknown parts, which are not decoded.
     pub(super) other_reasoning: usize,
-    /// The bytes of answers that are not decoded, such as images and audio.
-    pub(super) other_output: usize,
+    /// The bytes of images and audio.
+    pub(super) media: usize,
 }
 
 #[derive(Deserialize)]
@@ -88,6 +89,8 @@ enum MessageField {
     Refusal,
     ToolCalls,
     FunctionCall,
+    #[serde(alias = "image", alias = "audio", alias = "video", alias = "videos")]
+    Images,
     /// Data about the answer that LiteLLM adds.
     ProviderSpecificFields,
     #[serde(other)]
@@ -114,14 +117,21 @@ impl<'de> Visitor<'de> for MessageVisitor {
                 F::Refusal => message.refusal = map.next_value()?,
                 F::ToolCalls => message.tool_calls = map.next_value()?,
                 F::FunctionCall => message.function_call = map.next_value()?,
-                F::ReasoningDetails => message.other_reasoning += map.next_value::<ContentBytes>()?.total(),
+                F::ReasoningDetails => message.other_reasoning += content_bytes(map.next_value()?).total(),
+                F::Images => message.media += content_bytes(map.next_value()?).total(),
                 F::Role | F::ProviderSpecificFields => drop(map.next_value::<IgnoredAny>()?),
-                // A text may be anything, such as the name of the model's role.
-                F::Other => message.other_output += map.next_value::<ContentBytes>()?.of_parts,
+                // Whatever it is, the model works; but only what is known to be part of the answer forbids failover. A text
+                // may be anything, such as the name of the role.
+                F::Other => message.other_reasoning += content_bytes(map.next_value()?).of_parts,
             }
         }
         Ok(message)
     }
+}
+
+/// The bytes of the texts in a value that is not decoded; none if it cannot be parsed.
+fn content_bytes(json: &RawValue) -> ContentBytes {
+    serde_json::from_str(json.get()).unwrap_or_default()
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Message<'a> {
@@ -253,5 +263,20 @@ impl<'de> Deserialize<'de> for PartOrText {
             Content::Parts(mut parts) if parts.len() == 1 => parts.remove(0),
             text => ContentPart { text, thinking: Content::Empty },
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_beside_values_that_cannot_be_parsed_is_read() {
+        let deep = format!("{}1{}", "[".repeat(300), "]".repeat(300));
+        for own in ["1e400", &deep] {
+            let json = format!("{{\"content\":\"Hello\",\"own\":{own},\"images\":[{{\"url\":\"x\"}}]}}");
+            let message: Message<'_> = serde_json::from_str(&json).expect("valid JSON");
+            assert_eq!((message.content.into_text().as_str(), message.media), ("Hello", 1));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    model::{ErrorClass, target::testing},
+    model::{ErrorClass, Operation, target::testing},
     protocol::{RetryAfter, RetryWhen},
 };
 

@@ -53,8 +53,8 @@ impl SqliteSpendLedger {
     }
 
     /// Reads the time of `clock`, which decides the day and the month.
-    #[must_use]
-    pub fn with_clock(self, clock: Clock) -> Self {
+    #[cfg(test)]
+    pub(super) fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 

@@ -321,6 +321,7 @@ impl CompareRun<'_> {
         let live = live_region(context, &view_settings, request_args.writes_to_file());
         let view = CompareView::new(view_settings, plan.calls.iter().map(Call::label), Instant::now());
         let view = if recording.has_cost_limit() { view.with_cost_limit() } else { view };
+        context.warn_about_exposed_keys(config);
         let engine = context.engine_for(config, recording.stores_content(config));
         let recorder = Some(RunRecorder::new(context, config, &engine, command, (recording, &plan, continuation)));
         let runtime = &context.runtime()?;

@@ -205,8 +205,9 @@ fn merge_item(name: &str, items: &mut Vec<Value>, next: Value, is_cumulative: bo
     let is_new = |next: &Value| {
         id(next).is_some() || function(next).is_some_and(|new| items.last().and_then(function) != Some(new))
     };
-    // Lists such as log probabilities have many items, and no index.
-    if next.get("index").is_none() && (name != "tool_calls" || is_new(&next)) {
+    // Lists such as log probabilities have many items, and no index; in `top_logprobs`, names are tokens.
+    let has_index = name != "top_logprobs" && next.get("index").is_some_and(Value::is_u64);
+    if !has_index && (name != "tool_calls" || is_new(&next)) {
         return items.push(next);
     }
     let continues = |item: &Value| {

@@ -2,7 +2,7 @@
 //!
 //! Bytes are reserved as they arrive. A part of the budget is kept for small requests, so that large ones cannot keep
 //! other clients from being served. An answer that needs memory when none is left waits: it is not read, so that its sender
-//! waits, too. If nothing is given back soon, the largest held answer ends.
+//! waits, too. If not enough is given back soon, the largest held answer ends.
 
 use std::{
     collections::BTreeMap,
@@ -20,9 +20,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// How long an answer waits for memory.
 const WAIT: Duration = Duration::from_secs(10);
-/// If nothing is given back by then, the largest answer has to end.
+/// If not enough is free by then, the largest answer has to end.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// If an answer that has to end has not ended by then, because its client does not read, the next largest has to end.
 const END_TIME: Duration = Duration::from_secs(1);
@@ -147,9 +150,12 @@ impl MemoryBudget {
         if is_recent && answers.iter().any(|answer| answer.has_to_end.load(Relaxed)) {
             return true;
         }
-        let may_end = |answer: &&Arc<HeldAnswer>| !answer.is_complete.load(Relaxed) && !answer.has_to_end.load(Relaxed);
+        let may_end = |answer: &&Arc<HeldAnswer>| {
+            let has_ended = answer.is_complete.load(Relaxed) || answer.has_to_end.load(Relaxed);
+            !has_ended && answer.bytes.load(Relaxed) >= LARGE_BYTES
+        };
         let largest = answers.iter().filter(may_end).max_by_key(|answer| answer.bytes.load(Relaxed));
-        // All other memory is held by requests and by complete answers, which end by themselves.
+        // All other memory is held by requests, by small answers and by complete ones, which end by themselves.
         let Some(largest) = largest else { return true };
         *last_end = Some(Instant::now());
         largest.has_to_end.store(true, Relaxed);
@@ -408,98 +414,5 @@ impl AnswerPart {
 impl Drop for AnswerPart {
     fn drop(&mut self) {
         self.shrink(self.bytes);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    const LIMIT: usize = 8 * 1024 * 1024;
-
-    #[test]
-    fn large_requests_leave_memory_for_small_ones() {
-        let budget = MemoryBudget::new(LIMIT);
-        let mut large = budget.new_request();
-        large.grow_to(LIMIT / 4 * 3, false).expect("three quarters are for all requests");
-        assert_eq!(budget.new_request().grow_to(1, false), Err(MemoryFull));
-        let (mut small, mut other) = (budget.new_request(), budget.new_request());
-        small.grow_to(LIMIT / 8, true).expect("an eighth is kept");
-        assert_eq!(other.grow_to(1, true), Err(MemoryFull));
-        assert_eq!(small.grow_to(LIMIT / 8 + 1, false), Err(MemoryFull), "it is not small any more");
-        drop(large);
-        small.grow_to(LIMIT / 4, false).expect("the large request has gone");
-        other.grow_to(LIMIT / 8, true).expect("the kept part is free again");
-        drop((small, other));
-        assert_eq!(budget.used(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn largest_answer_ends_and_the_one_that_needs_memory_goes_on() {
-        let budget = MemoryBudget::new(LIMIT);
-        let (large, small) = (budget.new_answer(), budget.new_answer());
-        let (mut large_part, mut small_part) = (large.new_part(), small.new_part());
-        large_part.grow(LIMIT / 2).await.expect("there is room");
-        small_part.grow(LIMIT / 4).await.expect("there is room");
-        assert!(large.has_to_end().now_or_never().is_none());
-        let reader = async {
-            large.has_to_end().await;
-            drop(large_part);
-        };
-        let (grown, ()) = tokio::join!(small_part.grow(LIMIT / 4), reader);
-        grown.expect("the largest answer has ended");
-        assert!(small.has_to_end().now_or_never().is_none());
-        assert_eq!(small_part.grow(LIMIT / 2).await, Err(MemoryFull), "now it is the largest");
-        small_part.keep();
-        assert_eq!(budget.used(), LIMIT / 2);
-        let mut kept = small.take_kept();
-        kept.shrink_to(LIMIT / 4);
-        assert_eq!(budget.used(), LIMIT / 4);
-        drop((large, small, kept));
-        assert_eq!(budget.used(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn answer_that_does_not_end_when_it_has_to_is_followed_by_the_next_largest() {
-        let budget = MemoryBudget::new(LIMIT);
-        let (stuck, next, requester) = (budget.new_answer(), budget.new_answer(), budget.new_answer());
-        let (mut stuck_part, mut next_part) = (stuck.new_part(), next.new_part());
-        stuck_part.grow(LIMIT / 2).await.expect("there is room");
-        next_part.grow(LIMIT / 4).await.expect("there is room");
-        let reader = async {
-            next.has_to_end().await;
-            drop(next_part);
-        };
-        let mut requester_part = requester.new_part();
-        let (grown, ()) = tokio::join!(requester_part.grow(LIMIT / 4), reader);
-        grown.expect("the second answer has ended");
-        assert!(stuck.has_to_end().now_or_never().is_some(), "it still has to end");
-        assert_eq!(stuck_part.grow(1).await, Err(MemoryFull));
-        drop(stuck_part);
-        stuck.new_part().grow(LIMIT / 2).await.expect("a new attempt begins anew");
-        assert_eq!(requester.new_part().grow(LIMIT).await, Err(MemoryFull), "it could never fit");
-        assert!(next.has_to_end().now_or_never().is_none(), "so that no other ends for it");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn complete_answers_do_not_end_and_parts_are_given_back() {
-        let budget = MemoryBudget::new(LIMIT);
-        let (complete, other) = (budget.new_answer(), budget.new_answer());
-        let mut part = complete.new_part();
-        part.grow(LIMIT / 4 * 3).await.expect("there is room");
-        complete.complete();
-        let started = Instant::now();
-        assert_eq!(other.new_part().grow(LIMIT / 4).await, Err(MemoryFull));
-        assert_eq!(started.elapsed(), WAIT, "it may be given back meanwhile");
-        assert!(complete.has_to_end().now_or_never().is_none());
-        part.resize(LIMIT / 2).await.expect("smaller");
-        let mut rest = other.new_part();
-        rest.grow(LIMIT / 4).await.expect("a part was given back");
-        part.absorb(complete.new_part());
-        drop((part, rest));
-        assert_eq!(budget.used(), 0);
-        AnswerMemory::default().new_part().grow(usize::MAX).await.expect("no limit by default");
     }
 }
