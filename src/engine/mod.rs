@@ -209,20 +209,38 @@ impl Engine {
         self.hedge_budget().record_call();
     }
 
-    /// Takes a retry of a request to `model` from its budget.
-    fn take_retry(&self, model: HealthKey) -> bool {
+    /// Reserves a retry of a request to `model`; `None`: its budget is used up.
+    fn reserve_retry(engine: &Arc<Self>, model: HealthKey) -> Option<RetryReservation> {
         let now = tokio::time::Instant::now().into_std();
-        self.retry_budgets.lock().get_mut(&model).is_none_or(|budget| budget.try_retry(now))
-    }
-
-    /// Whether the budget of `model` has a retry left.
-    fn may_retry(&self, model: HealthKey) -> bool {
-        let now = tokio::time::Instant::now().into_std();
-        self.retry_budgets.lock().get_mut(&model).is_none_or(|budget| budget.has_retry(now))
+        let is_allowed = engine.retry_budgets.lock().get_mut(&model).is_none_or(|budget| budget.reserve(now));
+        is_allowed.then(|| RetryReservation { engine: Arc::clone(engine), model, is_made: false })
     }
 
     /// The budget of hedge requests.
     fn hedge_budget(&self) -> parking_lot::MutexGuard<'_, HedgeBudget> {
         self.hedge_budget.lock()
+    }
+}
+
+/// A retry that is counted although it is not made yet; given back when dropped.
+struct RetryReservation {
+    engine: Arc<Engine>,
+    model: HealthKey,
+    is_made: bool,
+}
+
+impl RetryReservation {
+    /// Counts the retry as made.
+    fn make(mut self) {
+        self.is_made = true;
+    }
+}
+
+impl Drop for RetryReservation {
+    fn drop(&mut self) {
+        let made_at = self.is_made.then(|| tokio::time::Instant::now().into_std());
+        if let Some(budget) = self.engine.retry_budgets.lock().get_mut(&self.model) {
+            budget.end_reservation(made_at);
+        }
     }
 }

@@ -2,10 +2,7 @@
 //!
 //! Upstream auth failures become 502, not 401: the client's key is valid.
 
-use std::time::Duration;
-
 use http::StatusCode;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::status_numbers;
@@ -124,13 +121,6 @@ pub(super) fn error_body(request_id: &str, record: &CallRecord, error: &CallErro
         status_numbers::remove(&mut body, &names);
     }
     body
-}
-
-/// Shortest `Retry-After` of the tried candidates.
-pub(super) fn shortest_retry_after(record: &CallRecord, error: &CallError) -> Option<Duration> {
-    let errors = record.attempts.iter().filter_map(|attempt| attempt.error.as_ref()).chain([error]);
-    let now = Timestamp::now();
-    errors.filter_map(|error| Some(error.retry_after.as_ref()?.delay_from(now))).min()
 }
 
 /// Whether the same request fails again at once, so that the client should not retry it.

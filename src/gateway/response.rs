@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::time::sleep_until;
 
 use super::{
-    failure::{error_body, is_permanent, response_status, shortest_retry_after},
+    failure::{error_body, is_permanent, response_status},
     held_body::HeldBody,
     in_flight::InFlightRequest,
     rejection::Rejection,
@@ -248,7 +248,8 @@ pub(super) fn error_response(request_id: &str, record: &CallRecord, error: &Call
     }
     // Without `x-should-retry`, the client's library decides, as if it had asked the service itself.
     let is_busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-    let retry_after = shortest_retry_after(record, error).or(is_busy.then_some(Duration::from_secs(1)));
+    let retry_after = error.retry_after.as_ref().map(|retry_after| retry_after.delay_from(jiff::Timestamp::now()));
+    let retry_after = retry_after.or(is_busy.then_some(Duration::from_secs(1)));
     if let Some(retry_after) = retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, retry_after_value(retry_after));
     }

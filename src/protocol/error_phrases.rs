@@ -140,7 +140,7 @@ pub(super) const CONTEXT: &[&str] = &[
     "characters_too_long",
 ];
 
-/// The same in several parts of a message, such as "Input length 9 exceeds the maximum length 8".
+/// A message that contains all of these is about the context window, too: "Input length 9 exceeds the maximum length 8".
 pub(super) const CONTEXT_LENGTH: &[&str] = &["input length ", " exceeds the maximum length "];
 
 /// The content policy rejects the prompt or the answer.

@@ -119,6 +119,8 @@ pub struct RetryBudget {
     policy: RetryBudgetPolicy,
     requests: VecDeque<Instant>,
     retries: VecDeque<Instant>,
+    /// Retries that are not made yet.
+    reserved: usize,
 }
 
 /// Maximum requests recorded per window; more would not change the ratio much.
@@ -128,7 +130,7 @@ impl RetryBudget {
     /// The budget before the first request.
     #[must_use]
     pub fn new(policy: RetryBudgetPolicy) -> Self {
-        Self { policy, requests: VecDeque::new(), retries: VecDeque::new() }
+        Self { policy, requests: VecDeque::new(), retries: VecDeque::new(), reserved: 0 }
     }
 
     /// Records a request, which may be a retry.
@@ -139,22 +141,21 @@ impl RetryBudget {
         }
     }
 
-    /// Whether the budget has a retry left.
-    pub fn has_retry(&mut self, now: Instant) -> bool {
+    /// Reserves one retry, until [`RetryBudget::end_reservation`]; returns false if the budget is used up.
+    pub fn reserve(&mut self, now: Instant) -> bool {
         self.expire(now);
         // Each retry is recorded as a request, too.
         let first_requests = self.requests.len().saturating_sub(self.retries.len());
         let share = first_requests * self.policy.max_percent as usize / 100;
-        self.retries.len() < share.max(self.policy.min_retries)
+        let is_allowed = self.retries.len() + self.reserved < share.max(self.policy.min_retries);
+        self.reserved += usize::from(is_allowed);
+        is_allowed
     }
 
-    /// Takes one retry from the budget; returns false if the budget is used up.
-    pub fn try_retry(&mut self, now: Instant) -> bool {
-        let is_allowed = self.has_retry(now);
-        if is_allowed {
-            self.retries.push_back(now);
-        }
-        is_allowed
+    /// Ends a reservation. `made_at`: when the retry was made; `None`: it was not.
+    pub fn end_reservation(&mut self, made_at: Option<Instant>) {
+        self.reserved = self.reserved.saturating_sub(1);
+        self.retries.extend(made_at);
     }
 
     fn expire(&mut self, now: Instant) {
@@ -171,23 +172,38 @@ impl RetryBudget {
 mod tests {
     use super::*;
 
+    /// Makes a retry, if the budget allows one.
+    fn retry_at(budget: &mut RetryBudget, now: Instant) -> bool {
+        let is_allowed = budget.reserve(now);
+        if is_allowed {
+            budget.end_reservation(Some(now));
+            budget.record_request(now);
+        }
+        is_allowed
+    }
+
+    #[test]
+    fn reserved_retries_count_until_they_are_given_back() {
+        let (mut budget, now) = (RetryBudget::new(RetryBudgetPolicy::default()), Instant::now());
+        // The wait before a retry may be longer than the window.
+        let later = now + 2 * RetryBudgetPolicy::default().window;
+        assert!(budget.reserve(now) && budget.reserve(now) && budget.reserve(now));
+        assert!(!budget.reserve(later));
+        budget.end_reservation(None);
+        assert!(budget.reserve(later) && !budget.reserve(later));
+    }
+
     #[test]
     fn retries_are_limited_to_a_fifth_of_the_requests_but_at_least_three() {
         let policy = RetryBudgetPolicy::default();
         let (mut budget, now) = (RetryBudget::new(policy), Instant::now());
-        let retry = |budget: &mut RetryBudget| {
-            let is_allowed = budget.try_retry(now);
-            if is_allowed {
-                budget.record_request(now);
-            }
-            is_allowed
-        };
+        let retry = |budget: &mut RetryBudget| retry_at(budget, now);
         assert_eq!((0..10).filter(|_| retry(&mut budget)).count(), 3);
         for _ in 0..50 {
             budget.record_request(now);
         }
         assert_eq!((0..50).filter(|_| retry(&mut budget)).count(), 7, "ten in total");
-        assert!(budget.try_retry(now + policy.window));
+        assert!(retry_at(&mut budget, now + policy.window));
     }
 
     proptest::proptest! {
@@ -207,10 +223,9 @@ mod tests {
                 }
                 let in_window = |times: &[Instant]| times.iter().filter(|time| now - **time < policy.window).count();
                 let limit = (in_window(&requests) * policy.max_percent as usize / 100).max(policy.min_retries);
-                let is_allowed = budget.try_retry(now);
+                let is_allowed = retry_at(&mut budget, now);
                 proptest::prop_assert_eq!(is_allowed, in_window(&retries) < limit);
                 if is_allowed {
-                    budget.record_request(now);
                     retries.push(now);
                 }
             }

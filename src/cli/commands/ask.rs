@@ -148,7 +148,6 @@ impl AskRun<'_> {
         let Self { context, config, settings, request_args, answer_args, .. } = self;
         let format = request_args.check(settings)?;
         let terminal = context.terminal_info(settings);
-        context.warn_about_exposed_keys(config);
         let (runtime, engine) =
             (context.runtime()?, context.engine_for(config, answer_args.recording.stores_content(config)));
         let writes_to_file = request_args.writes_to_file();
@@ -179,6 +178,7 @@ impl AskRun<'_> {
         if answer_args.dry_run {
             return dry_run::print(call, streams);
         }
+        context.warn_about_exposed_keys(call.candidates.iter().map(|target| &target.endpoint));
         let view = AskView::new(AskSettings {
             name: call.name.clone(),
             format,

@@ -108,7 +108,7 @@ pub(crate) fn run(args: &DoctorArgs, context: &Context) -> Result<Exit, CliError
             diagnosis.sends_test_request = false;
         }
     }
-    context.warn_about_exposed_keys(&config);
+    context.warn_about_exposed_keys(diagnoses.iter().map(|diagnosis| &diagnosis.endpoint));
     let engine = context.engine_for(&config, config.history.store_content);
     let recorder = DiagnosisRecorder { context, config: &config, engine: &engine, recorders: Mutex::default() };
     let running = join_all(diagnoses.iter().map(|diagnosis| diagnosis.run(&engine, Timestamp::now(), &recorder)));

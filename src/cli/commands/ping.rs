@@ -86,7 +86,7 @@ struct ModelCheck<'a> {
 pub(crate) fn run(args: &PingArgs, context: &Context) -> Result<Exit, CliError> {
     let (config, _) = context.config(context.settings(Flags::default())?)?;
     let (endpoints, models) = select(&config, &args.names)?;
-    context.warn_about_exposed_keys(&config);
+    context.warn_about_exposed_keys(&endpoints);
     let engine = context.engine_for(&config, config.history.store_content);
     let runtime = context.runtime()?;
     let plan = one_token_plan(&models, args.timeout);

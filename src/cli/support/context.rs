@@ -21,7 +21,7 @@ use crate::{
         exposed_key_warning, normalize_name,
     },
     engine::Engine,
-    model::{api_key::KeySource, describe_error, environment::Environment},
+    model::{api_key::KeySource, describe_error, endpoint::Endpoint, environment::Environment},
     render::TerminalInfo,
     routing::policies::Policies,
     store::{
@@ -152,8 +152,8 @@ impl Context {
     }
 
     /// Warns about keys that a command sends unencrypted, once a day for each endpoint.
-    pub(crate) fn warn_about_exposed_keys(&self, config: &Config) {
-        for endpoint in &config.endpoints {
+    pub(crate) fn warn_about_exposed_keys<'e>(&self, endpoints: impl IntoIterator<Item = &'e Arc<Endpoint>>) {
+        for endpoint in endpoints {
             if let Some(warning) = exposed_key_warning(endpoint)
                 && self.is_first_today("exposed-keys", &format!("{} {}", endpoint.name, endpoint.base_url))
             {

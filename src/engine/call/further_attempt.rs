@@ -9,7 +9,10 @@ use tokio::time::Instant;
 
 use super::{CallTask, queue::Candidate, watch::Watched};
 use crate::{
-    engine::health::{Health, RestrictedGuard, RestrictedTurn},
+    engine::{
+        Engine,
+        health::{Health, RestrictedGuard, RestrictedTurn},
+    },
     protocol::CallError,
     routing::{
         cooldown::CooldownKind,
@@ -58,10 +61,10 @@ impl CallTask {
         let Some((index, named, wait)) = self.next_further_attempt(pause, untried) else { return FurtherAttempt::None };
         let candidate = self.failed.remove(index);
         let model = candidate.health_keys.model;
-        if !engine.may_retry(model) {
+        let Some(retry) = Engine::reserve_retry(&engine, model) else {
             self.retry_budget_spent = true;
             return FurtherAttempt::LookAgain;
-        }
+        };
         self.has_waited |= named.is_some();
         let waiting = named.map(|_| RestrictedGuard::waiting(&engine, &candidate.health_keys));
         let mut watched = self.pause(&candidate, wait).await;
@@ -71,14 +74,10 @@ impl CallTask {
             watched = self.watch_readiness(&candidate, awaits_result).await;
         }
         match watched {
-            // Only now: a wait may be longer than the time for which retries are counted.
-            Watched::Own(Some(candidate)) if engine.take_retry(model) => {
+            Watched::Own(Some(candidate)) => {
+                retry.make();
                 self.budget.use_further_attempt();
                 FurtherAttempt::Send(candidate)
-            }
-            Watched::Own(Some(_)) => {
-                self.retry_budget_spent = true;
-                FurtherAttempt::LookAgain
             }
             Watched::Other(other) => {
                 self.failed.push(candidate);

@@ -12,6 +12,7 @@ use parking_lot::MutexGuard;
 use tokio::time::{Instant, sleep};
 
 mod accumulator;
+mod final_error;
 mod further_attempt;
 mod hedge;
 mod next_candidate;
@@ -28,15 +29,18 @@ use report::{FirstTokenWait, Reporter};
 use send::AttemptSpec;
 use time_budget::TimeBudget;
 
-use super::{AttemptRecord, Completion, Engine, Event, EventKind, NextStep, Notice};
+use super::{AttemptRecord, Completion, Engine, Event, EventKind, NextStep, Notice, RetryReservation};
 use crate::{
     engine::{memory::AnswerPart, plan::Call},
-    model::{ErrorClass, ModelRequest, ParamWorkaround, api_key::KeySource, target::Target},
-    protocol::{CallError, RetryAfter, protocol_of},
+    model::{
+        ErrorClass, ModelRequest, ParamWorkaround,
+        api_key::KeySource,
+        target::{Target, TargetId},
+    },
+    protocol::{CallError, protocol_of},
     routing::{
         OnIncomplete,
         attempt_budget::AttemptBudget,
-        backoff::jittered,
         decision::{Decision, RetryContext, decide},
     },
 };
@@ -76,8 +80,8 @@ struct CallTask {
     last_failed: Option<Candidate>,
     budget: AttemptBudget,
     first_token_wait: FirstTokenWait,
-    /// The most recoverable error that a candidate gave earlier and that was not tried for that reason.
-    untried_error: Option<CallError>,
+    /// The last error of each candidate that is not tried because of it.
+    untried_errors: Vec<(TargetId, CallError)>,
     /// The health of the candidates decides which is tried.
     uses_health: bool,
     /// The call has waited as long as a service asked for, which it does once, unless it tried another candidate meanwhile.
@@ -128,7 +132,7 @@ impl CallTask {
             call,
             reporter: Reporter { call: index, state },
             first_token_wait: FirstTokenWait { since: Instant::now(), notices_sent: 0, notify: false },
-            untried_error: None,
+            untried_errors: Vec::new(),
             uses_health: false,
             has_waited: false,
             headers: Arc::new(headers),
@@ -216,41 +220,6 @@ impl CallTask {
         self.reporter.emit(EventKind::Failed { record: AttemptRecord { error: Some(error), ..record }, next })
     }
 
-    fn representative_error(&mut self) -> CallError {
-        let untried_error = self.untried_error.take();
-        let accumulator = self.accumulator();
-        let errors = accumulator.attempts.iter().filter_map(|attempt| attempt.error.as_ref()).chain(&untried_error);
-        // Of errors with the same priority, the first: `max_by_key` returns the last one.
-        let errors: Vec<&CallError> = errors.collect();
-        let representative = errors.into_iter().rev().max_by_key(|error| error.class.priority()).cloned();
-        drop(accumulator);
-        let mut error =
-            representative.unwrap_or_else(|| CallError::new(ErrorClass::LocalLimit, "no candidate was available"));
-        if error.remembered || error.retry_after.is_some() {
-            error.retry_after = self.soonest_retry_after(error.retry_after.take());
-        }
-        if self.retry_budget_spent && error.retry_after.is_none() {
-            // Clients that retry come back at different times.
-            let delay = jittered(Duration::from_secs(1), Duration::from_secs(5), self.engine.random_unit());
-            error.retry_after = Some(RetryAfter::after(delay));
-        }
-        error
-    }
-
-    /// The Retry-After of the error, or that of a candidate that was not tried if it is sooner.
-    fn soonest_retry_after(&self, own: Option<RetryAfter>) -> Option<RetryAfter> {
-        let health = &self.engine.health;
-        let now = health.now();
-        let until = |candidate: &Candidate| Some(health.availability(&candidate.health_keys).restriction()?.until);
-        let untried = self.queue.restricted.iter().filter_map(until).min();
-        let untried = untried.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or_default());
-        match (own, untried) {
-            (Some(own), Some(untried)) if own.delay_from(now) <= untried => Some(own),
-            (_, Some(untried)) => Some(RetryAfter::after(untried)),
-            (own, None) => own,
-        }
-    }
-
     /// Tries one candidate with each of its keys, at most one retry at once, and the changes to the request that the
     /// model asks for.
     async fn try_candidate(&mut self, candidate: &Candidate) -> CandidateResult {
@@ -280,7 +249,10 @@ impl CallTask {
                     spec.key = keys.pop_front().flatten();
                     self.emit_failed(error, NextStep::RotateKey).await;
                 }
-                Decision::RetrySame { delay, new_connection } if self.take_retry(candidate, delay) => {
+                Decision::RetrySame { delay, new_connection } => {
+                    let Some(retry) = self.reserve_retry(candidate, delay) else {
+                        return CandidateResult::Failed(error, Decision::Failover);
+                    };
                     spec.fresh_connection = new_connection;
                     self.emit_failed(error.clone(), NextStep::RetrySame).await;
                     self.back_off(target, delay).await;
@@ -288,8 +260,10 @@ impl CallTask {
                     if self.became_unavailable(candidate) {
                         return CandidateResult::Failed(error, Decision::Failover);
                     }
+                    retry.make();
+                    self.budget.use_retry();
                 }
-                Decision::RotateKey | Decision::RetrySame { .. } => {
+                Decision::RotateKey => {
                     return CandidateResult::Failed(error, Decision::Failover);
                 }
                 decision => return CandidateResult::Failed(error, decision),
@@ -424,13 +398,9 @@ impl CallTask {
             && self.engine.health.availability(&candidate.health_keys).restriction().is_some()
     }
 
-    /// Takes a retry from the budgets; false if the budgets, or the time left after a pause of `wait`, allow none.
-    fn take_retry(&mut self, candidate: &Candidate, wait: Duration) -> bool {
-        let allowed = self.time.allows(wait) && self.engine.take_retry(candidate.health_keys.model);
-        if allowed {
-            self.budget.use_retry();
-        }
-        allowed
+    /// Reserves a retry; `None` if the budget of the model, or the time left after a pause of `wait`, allows none.
+    fn reserve_retry(&self, candidate: &Candidate, wait: Duration) -> Option<RetryReservation> {
+        self.time.allows(wait).then(|| Engine::reserve_retry(&self.engine, candidate.health_keys.model)).flatten()
     }
 
     async fn back_off(&mut self, target: &Target, wait: Duration) {

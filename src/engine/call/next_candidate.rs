@@ -14,7 +14,6 @@ use crate::{
         Notice,
         health::{Health, RestrictedGuard, RestrictedTurn},
     },
-    protocol::CallError,
     routing::health::Availability,
 };
 
@@ -146,27 +145,20 @@ impl CallTask {
                     return Ok(Candidate { restricted_guard: Some(Arc::new(guard)), key_index, ..candidate });
                 }
                 RestrictedTurn::WaitUntil(until, error) => {
-                    self.remember(error);
+                    self.remember(&candidate.target.id, error);
                     let allowed = Duration::try_from(until.duration_since(now)).unwrap_or_default();
                     if !self.has_waited && self.time.allows(allowed) && !matches!(wait, Some(Wait::RetryAfter { .. })) {
                         wait = Some(Wait::RetryAfter { index, until });
                     }
                 }
                 RestrictedTurn::AwaitResult(error) => {
-                    self.remember(error);
+                    self.remember(&candidate.target.id, error);
                     wait = wait.or(Some(Wait::Result));
                 }
-                RestrictedTurn::Refuse(error) => self.remember(error),
+                RestrictedTurn::Refuse(error) => self.remember(&candidate.target.id, error),
             }
         }
         Err(wait)
-    }
-
-    /// Keeps the error of a candidate that is not tried, if it is more recoverable than the one kept so far.
-    fn remember(&mut self, error: CallError) {
-        if self.untried_error.as_ref().is_none_or(|known| known.class.priority() < error.class.priority()) {
-            self.untried_error = Some(error);
-        }
     }
 
     /// Waits until the time that the service of a restricted candidate has named, once for each call. Ends earlier if the

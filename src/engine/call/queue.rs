@@ -44,6 +44,8 @@ pub(super) struct CandidateQueue {
     pub(super) available: VecDeque<Candidate>,
     /// Candidates that are tried only if no other is available.
     pub(super) restricted: Vec<Candidate>,
+    /// Restricted candidates that are not tried, because no time or no attempt is left.
+    pub(super) skipped: Vec<Candidate>,
 }
 
 impl CallTask {
@@ -189,7 +191,7 @@ impl CallTask {
         for candidate in std::mem::take(&mut self.queue.available) {
             self.notify(Notice::Skipped(candidate.target.id.clone(), reason.clone())).await;
         }
-        self.queue.restricted.clear();
+        self.queue.skipped.append(&mut self.queue.restricted);
     }
 
     /// After a context error: keeps only candidates whose context window is larger than that of the failed one, or unknown.

@@ -353,7 +353,7 @@ impl AnswerPart {
     /// Reserves `bytes` more. If none is left, waits until another answer has ended.
     ///
     /// # Errors
-    /// When the memory is used up, and this answer holds most of it.
+    /// When this answer holds most of the memory and has to end, or none was given back in time.
     pub async fn grow(&mut self, bytes: usize) -> Result<(), MemoryFull> {
         if bytes > 0 {
             self.memory.reserve(bytes).await?;

@@ -89,3 +89,17 @@ async fn complete_answers_do_not_end_and_parts_are_given_back() {
     assert_eq!(budget.used(), 0);
     AnswerMemory::default().new_part().grow(usize::MAX).await.expect("no limit by default");
 }
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_hold_little_do_not_end_for_others() {
+    let budget = MemoryBudget::new(LIMIT);
+    let (emptied, complete, requester) = (budget.new_answer(), budget.new_answer(), budget.new_answer());
+    let mut part = emptied.new_part();
+    part.grow(LIMIT / 4).await.expect("there is room");
+    part.shrink_to(0);
+    let mut rest = complete.new_part();
+    rest.grow(LIMIT / 8 * 7).await.expect("there is room");
+    complete.complete();
+    assert_eq!(requester.new_part().grow(LIMIT / 4).await, Err(MemoryFull));
+    assert!(emptied.has_to_end().now_or_never().is_none());
+}

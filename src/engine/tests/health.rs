@@ -278,11 +278,39 @@ async fn retry_after_of_an_error_is_not_that_of_an_earlier_one_or_of_another_cla
     test_engine.run(once(vec![testing::target("a")])).await;
     let waited = test_engine.run(once(vec![testing::target("a")])).await.assert_all_replies_used();
     assert!(waited.took >= SECOND * 5 && retry_after(&waited).as_deref() == Some("300"), "{:?}", waited.took);
+    // The same within one call.
+    let test_engine = TestEngine::server([named(429, "5"), named(429, "300")]);
+    let waited = test_engine.run(call_to(vec![testing::target("a")])).await.assert_all_replies_used();
+    assert!(waited.took >= SECOND * 5 && retry_after(&waited).as_deref() == Some("300"), "{:?}", waited.took);
+    // The restriction of a candidate that is not tried because no attempt is left counts, and a hard one does not.
+    let test_engine = TestEngine::server([named(429, "250"), status(404)]);
+    test_engine.run(once(two_targets())).await;
+    let result = test_engine.run(once(two_targets())).await;
+    assert!(result.requests.is_empty() && retry_after(&result).as_deref() == Some("250"), "{:?}", retry_after(&result));
     // `a` names no time, and that of `b` says nothing about it.
     let test_engine = TestEngine::server([named(503, "250"), status(429)]);
     test_engine.run(once(vec![testing::target("b")])).await;
     let result = test_engine.run(once(two_targets())).await;
     assert_eq!((result.models(), retry_after(&result)), (vec!["a-upstream"], None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_calls_that_may_be_sent_again_wait_for_a_named_time() {
+    let named = || MockResponse::Status(429, vec![("retry-after", "12")], "{}");
+    let test_engine = TestEngine::server((0..50).map(|_| named()));
+    let calls = (0..50).map(|_| call_to(vec![testing::target("a")])).collect();
+    let run = test_engine.engine.run(Plan { calls, max_concurrent: None });
+    let outcomes = tokio::spawn(run.collect::<Vec<Event>>());
+    sleep(SECOND).await;
+    test_engine.add_replies((0..50).map(|_| answer()));
+    let events = outcomes.await.expect("the task does not panic");
+    let records = events.into_iter().filter_map(|event| match event.kind {
+        EventKind::Finished(record) => Some(record),
+        _ => None,
+    });
+    let (waited, failed): (Vec<_>, Vec<_>) = records.partition(|record| record.total >= SECOND * 12);
+    assert!(!waited.is_empty() && waited.iter().all(|record| record.result.is_ok()), "{}", waited.len());
+    assert!(failed.iter().all(|record| record.result.is_err() && record.total < SECOND));
 }
 
 #[tokio::test(start_paused = true)]

@@ -243,3 +243,21 @@ async fn messages_with_unexpected_json_are_forwarded_unchanged() {
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     assert!(read_text(response).await.len() < 2000);
 }
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_that_of_the_error() {
+    let named = |status, seconds| MockResponse::Status(status, vec![("retry-after", seconds)], "{}");
+    for (replies, want) in [
+        // The first one may get a request again in a second.
+        ([MockResponse::Status(429, vec![], "{}"), named(503, "250")], "1"),
+        ([named(429, "250"), named(503, "40")], "40"),
+    ] {
+        let fixture = TestGateway::new("", replies).await;
+        let headers = [("x-stainless-retry-count", "1")];
+        let response = fixture.post("/v1/chat/completions", &headers, chat("chat", false)).await;
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["retry-after"]),
+            (429, &want.parse().expect("a value"))
+        );
+    }
+}

@@ -1,14 +1,30 @@
 //! Counts the bytes of a value that is not decoded, without keeping it.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use serde::{
     Deserialize, Deserializer,
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-/// Fields that describe content, and contain none.
-const STRUCTURE: [&str; 7] = ["type", "format", "id", "index", "role", "mime_type", "detail"];
+/// A field of a part of an answer.
+#[derive(Deserialize)]
+#[serde(field_identifier)]
+enum PartField {
+    /// It describes content, and contains none.
+    #[serde(
+        rename = "type",
+        alias = "format",
+        alias = "id",
+        alias = "index",
+        alias = "role",
+        alias = "mime_type",
+        alias = "detail"
+    )]
+    Structure,
+    #[serde(other)]
+    Content,
+}
 
 /// The bytes of the texts of a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,11 +88,10 @@ impl<'de> Visitor<'de> for ContentBytesVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ContentBytes, A::Error> {
         let mut bytes = 0;
-        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            if STRUCTURE.contains(&&*name) {
-                map.next_value::<IgnoredAny>()?;
-            } else {
-                bytes += map.next_value::<ContentBytes>()?.total();
+        while let Some(field) = map.next_key::<PartField>()? {
+            match field {
+                PartField::Structure => drop(map.next_value::<IgnoredAny>()?),
+                PartField::Content => bytes += map.next_value::<ContentBytes>()?.total(),
             }
         }
         Ok(ContentBytes::parts(bytes))

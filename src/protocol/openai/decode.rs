@@ -165,7 +165,7 @@ impl ChatDecoder {
             text if text.is_empty() => message.reasoning.into_text(),
             text => text,
         };
-        let has_text = !reasoning.is_empty() || !matches!(message.content, Content::Empty);
+        let reasoning_len = reasoning.len();
         self.emit(index, DeltaKind::Reasoning(reasoning), out);
         self.decode_content(index, message.content, out);
         self.emit(index, DeltaKind::Refusal(message.refusal.into_text()), out);
@@ -176,10 +176,8 @@ impl ChatDecoder {
         if let Some(function) = message.function_call.0 {
             self.decode_tool_call(index, 0, String::new(), function, out);
         }
-        // They end the wait for the first token, too. Services send reasoning as text and undecoded in the same chunk.
-        if !has_text {
-            self.emit(index, DeltaKind::OpaqueReasoning(message.other_reasoning), out);
-        }
+        // They end the wait for the first token, too. Services send the same reasoning as text and undecoded.
+        self.emit(index, DeltaKind::OpaqueReasoning(message.other_reasoning.saturating_sub(reasoning_len)), out);
         self.emit(index, DeltaKind::Opaque(message.media), out);
     }
 

@@ -109,6 +109,7 @@ impl<'de> Visitor<'de> for MessageVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Message<'de>, A::Error> {
         use MessageField as F;
         let mut message = Message::default();
+        let (mut has_role, mut unknown) = (false, 0);
         while let Some(field) = map.next_key::<F>()? {
             match field {
                 F::Content => message.content = map.next_value()?,
@@ -119,12 +120,14 @@ impl<'de> Visitor<'de> for MessageVisitor {
                 F::FunctionCall => message.function_call = map.next_value()?,
                 F::ReasoningDetails => message.other_reasoning += content_bytes(map.next_value()?).total(),
                 F::Images => message.media += content_bytes(map.next_value()?).total(),
-                F::Role | F::ProviderSpecificFields => drop(map.next_value::<IgnoredAny>()?),
-                // Whatever it is, the model works; but only what is known to be part of the answer forbids failover. A text
-                // may be anything, such as the name of the role.
-                F::Other => message.other_reasoning += content_bytes(map.next_value()?).of_parts,
+                F::Role => has_role = !map.next_value::<LenientString<'_>>()?.as_str().is_empty(),
+                F::ProviderSpecificFields => drop(map.next_value::<IgnoredAny>()?),
+                // A text may be anything, such as the name of the role.
+                F::Other => unknown += content_bytes(map.next_value()?).of_parts,
             }
         }
+        // Lists and objects beside the role describe the answer; alone, they show that the model works.
+        message.other_reasoning += if has_role { 0 } else { unknown };
         Ok(message)
     }
 }

@@ -104,7 +104,7 @@ pub(crate) fn run(args: &ChatArgs, context: &Context) -> Result<Exit, CliError> 
         return Err(CliError::usage("chat does not support --output", "use /save, or \"mmchat history export\""));
     }
     let config = Arc::new(config);
-    context.warn_about_exposed_keys(&config);
+    context.warn_about_exposed_keys(&config.endpoints);
     let (runtime, engine) =
         (context.runtime()?, context.long_lived_engine_for(&config, args.recording.stores_content(&config)));
     let (mut conversation, events) = start_conversation(args, context, (&config, &settings), |settings, request| {

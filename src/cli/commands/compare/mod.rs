@@ -316,12 +316,13 @@ impl CompareRun<'_> {
             call.deadline = settings.timeout.value;
         }
         recording.apply_cost_limit(&mut plan)?;
+        let candidates = plan.calls.iter().flat_map(|call| &call.candidates);
+        context.warn_about_exposed_keys(candidates.map(|target| &target.endpoint));
         let streams = request_args.streams()?;
         let view_settings = display.settings();
         let live = live_region(context, &view_settings, request_args.writes_to_file());
         let view = CompareView::new(view_settings, plan.calls.iter().map(Call::label), Instant::now());
         let view = if recording.has_cost_limit() { view.with_cost_limit() } else { view };
-        context.warn_about_exposed_keys(config);
         let engine = context.engine_for(config, recording.stores_content(config));
         let recorder = Some(RunRecorder::new(context, config, &engine, command, (recording, &plan, continuation)));
         let runtime = &context.runtime()?;

@@ -154,7 +154,9 @@ fn choices_lists_of_parts_and_cumulative_texts_are_merged() {
 #[test]
 fn completions_are_converted_with_their_texts_and_log_probabilities() {
     let defaults = AnswerDefaults { format: AnswerFormat::Completion, ..DEFAULTS };
-    let logprobs = |tokens: &[&str]| json!({"tokens": tokens, "token_logprobs": vec![-1.5; tokens.len()]});
+    // Names in `top_logprobs` are tokens.
+    let top = json!({"index": 0});
+    let logprobs = |tokens: &[&str]| json!({"tokens": tokens, "top_logprobs": vec![&top; tokens.len()]});
     let chunk = |text: &str, logprobs: Value, finish_reason: Value| {
         json!({"choices": [{"index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}]})
             .to_string()

@@ -206,12 +206,12 @@ fn merge_item(name: &str, items: &mut Vec<Value>, next: Value, is_cumulative: bo
         id(next).is_some() || function(next).is_some_and(|new| items.last().and_then(function) != Some(new))
     };
     // Lists such as log probabilities have many items, and no index; in `top_logprobs`, names are tokens.
-    let has_index = name != "top_logprobs" && next.get("index").is_some_and(Value::is_u64);
-    if !has_index && (name != "tool_calls" || is_new(&next)) {
+    let index = next.get("index").filter(|index| name != "top_logprobs" && index.is_u64());
+    if index.is_none() && (name != "tool_calls" || is_new(&next)) {
         return items.push(next);
     }
     let continues = |item: &Value| {
-        let same_index = next.get("index").is_none_or(|index| item.get("index") == Some(index));
+        let same_index = index.is_none_or(|index| item.get("index") == Some(index));
         same_index && id(item).zip(id(&next)).is_none_or(|(known, new)| known == new)
     };
     match (items.iter().rposition(continues), next) {
