@@ -12,7 +12,7 @@ use crate::{
         target::{Target, TargetId},
     },
     routing::{
-        attempt_budget::RetryBudget,
+        attempt_budget::{ReservationLimit, RetryBudget},
         health::{Availability, HealthError, HealthKey, HealthMap, HealthSnapshot, HealthStore},
         hedge::HedgeBudget,
         policies::Policies,
@@ -212,7 +212,10 @@ impl Engine {
     /// Reserves a retry of a request to `model`; `None`: its budget is used up.
     fn reserve_retry(engine: &Arc<Self>, model: HealthKey) -> Option<RetryReservation> {
         let now = tokio::time::Instant::now().into_std();
-        let is_allowed = engine.retry_budgets.lock().get_mut(&model).is_none_or(|budget| budget.reserve(now));
+        // On the command line, calls to a model in a cooldown are sent. Those that wait must not make the others fail at once,
+        // and the next ones start.
+        let limit = if engine.policies.last_resort.is_limited { ReservationLimit::All } else { ReservationLimit::Made };
+        let is_allowed = engine.retry_budgets.lock().get_mut(&model).is_none_or(|budget| budget.reserve(now, limit));
         is_allowed.then(|| RetryReservation { engine: Arc::clone(engine), model, is_made: false })
     }
 

@@ -113,6 +113,15 @@ impl Default for RetryBudgetPolicy {
     }
 }
 
+/// Which retries a reservation counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReservationLimit {
+    /// Those made and those reserved.
+    All,
+    /// Those made.
+    Made,
+}
+
 /// Limits retries on the same endpoint to a share of the requests.
 #[derive(Debug)]
 pub struct RetryBudget {
@@ -142,12 +151,13 @@ impl RetryBudget {
     }
 
     /// Reserves one retry, until [`RetryBudget::end_reservation`]; returns false if the budget is used up.
-    pub fn reserve(&mut self, now: Instant) -> bool {
+    pub fn reserve(&mut self, now: Instant, limit: ReservationLimit) -> bool {
         self.expire(now);
         // Each retry is recorded as a request, too.
         let first_requests = self.requests.len().saturating_sub(self.retries.len());
         let share = first_requests * self.policy.max_percent as usize / 100;
-        let is_allowed = self.retries.len() + self.reserved < share.max(self.policy.min_retries);
+        let reserved = if limit == ReservationLimit::All { self.reserved } else { 0 };
+        let is_allowed = self.retries.len() + reserved < share.max(self.policy.min_retries);
         self.reserved += usize::from(is_allowed);
         is_allowed
     }
@@ -174,7 +184,7 @@ mod tests {
 
     /// Makes a retry, if the budget allows one.
     fn retry_at(budget: &mut RetryBudget, now: Instant) -> bool {
-        let is_allowed = budget.reserve(now);
+        let is_allowed = budget.reserve(now, ReservationLimit::All);
         if is_allowed {
             budget.end_reservation(Some(now));
             budget.record_request(now);
@@ -187,10 +197,11 @@ mod tests {
         let (mut budget, now) = (RetryBudget::new(RetryBudgetPolicy::default()), Instant::now());
         // The wait before a retry may be longer than the window.
         let later = now + 2 * RetryBudgetPolicy::default().window;
-        assert!(budget.reserve(now) && budget.reserve(now) && budget.reserve(now));
-        assert!(!budget.reserve(later));
+        let (all, made) = (ReservationLimit::All, ReservationLimit::Made);
+        assert!((0..3).all(|_| budget.reserve(now, all)));
+        assert!(!budget.reserve(later, all));
         budget.end_reservation(None);
-        assert!(budget.reserve(later) && !budget.reserve(later));
+        assert!(budget.reserve(later, all) && !budget.reserve(later, all) && budget.reserve(later, made));
     }
 
     #[test]

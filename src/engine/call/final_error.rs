@@ -7,8 +7,11 @@ use crate::{
     engine::AttemptRecord,
     model::{ErrorClass, target::TargetId},
     protocol::{CallError, RetryAfter, RetryWhen},
-    routing::backoff::jittered,
+    routing::{backoff::jittered, decision::is_transient},
 };
+
+/// When a candidate may be tried again that has named no time.
+const UNNAMED_DELAY: Duration = Duration::from_secs(1);
 
 impl CallTask {
     /// Keeps the error of a candidate that is not tried because of it.
@@ -42,22 +45,27 @@ impl CallTask {
         error
     }
 
-    /// The soonest time that a service has named, or at which a candidate that was not tried is expected back.
+    /// The soonest time at which a candidate may answer: that its service has named, or at which it is expected back.
     fn soonest_retry_after(&self) -> Option<RetryAfter> {
         let health = &self.engine.health;
         let now = health.now();
         let accumulator = self.accumulator();
-        let named = last_errors(&accumulator.attempts).filter_map(|(attempt, error)| {
-            let retry_after = error.retry_after.as_ref()?;
-            let age = now.duration_since(attempt.sent_at).saturating_sub(attempt.took.try_into().ok()?);
-            let age = if matches!(retry_after.when, RetryWhen::After(_)) { age } else { jiff::SignedDuration::ZERO };
-            Some(retry_after.delay_from(now).saturating_sub(age.try_into().unwrap_or_default()))
+        // A permanent error does not pass by itself.
+        let transient = last_errors(&accumulator.attempts).filter(|(_, error)| is_transient(error));
+        let named = transient.map(|(attempt, error)| {
+            let Some(retry_after) = &error.retry_after else { return UNNAMED_DELAY };
+            let since_sent = Duration::try_from(now.duration_since(attempt.sent_at)).unwrap_or_default();
+            let is_relative = matches!(retry_after.when, RetryWhen::After(_));
+            let age = if is_relative { since_sent.saturating_sub(attempt.took) } else { Duration::ZERO };
+            retry_after.delay_from(now).saturating_sub(age)
         });
-        let expected = self.queue.restricted.iter().chain(&self.queue.skipped).filter_map(|candidate| {
-            let restriction = health.availability(&candidate.health_keys).restriction()?;
-            // A hard restriction does not end by itself.
-            (!restriction.kind.is_hard())
-                .then(|| Duration::try_from(restriction.until.duration_since(now)).unwrap_or_default())
+        let others = self.queue.restricted.iter().chain(&self.queue.skipped).chain(&self.failed);
+        let expected = others.filter_map(|candidate| {
+            let Some(restriction) = health.availability(&candidate.health_keys).restriction() else {
+                return Some(UNNAMED_DELAY);
+            };
+            let delay = Duration::try_from(restriction.until.duration_since(now)).unwrap_or_default();
+            (!restriction.kind.is_hard()).then_some(delay)
         });
         let soonest = named.chain(expected).min();
         soonest.map(RetryAfter::after)

@@ -44,7 +44,7 @@ pub(super) struct CandidateQueue {
     pub(super) available: VecDeque<Candidate>,
     /// Candidates that are tried only if no other is available.
     pub(super) restricted: Vec<Candidate>,
-    /// Restricted candidates that are not tried, because no time or no attempt is left.
+    /// Candidates that are not tried, because no time or no attempt is left.
     pub(super) skipped: Vec<Candidate>,
 }
 
@@ -190,6 +190,7 @@ impl CallTask {
         };
         for candidate in std::mem::take(&mut self.queue.available) {
             self.notify(Notice::Skipped(candidate.target.id.clone(), reason.clone())).await;
+            self.queue.skipped.push(candidate);
         }
         self.queue.skipped.append(&mut self.queue.restricted);
     }

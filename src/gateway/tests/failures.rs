@@ -250,6 +250,7 @@ async fn retry_after_is_that_of_the_error() {
     for (replies, want) in [
         // The first one may get a request again in a second.
         ([MockResponse::Status(429, vec![], "{}"), named(503, "250")], "1"),
+        ([named(429, "250"), MockResponse::Status(500, vec![], "{}")], "1"),
         ([named(429, "250"), named(503, "40")], "40"),
     ] {
         let fixture = TestGateway::new("", replies).await;
