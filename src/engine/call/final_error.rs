@@ -28,7 +28,8 @@ impl CallTask {
         // A candidate that was tried later has another error.
         let is_untried = |(target, _): &&(_, _)| !attempts.iter().any(|attempt| attempt.target.id == *target);
         let untried = untried_errors.iter().filter(is_untried).map(|(_, error)| error);
-        let errors: Vec<&CallError> = last_errors(attempts).map(|(_, error)| error).chain(untried).collect();
+        let errors: Vec<&CallError> =
+            attempts.iter().filter_map(|attempt| attempt.error.as_ref()).chain(untried).collect();
         // Of errors with the same priority, the first: `max_by_key` returns the last one.
         let representative = errors.into_iter().rev().max_by_key(|error| error.class.priority()).cloned();
         drop(accumulator);
