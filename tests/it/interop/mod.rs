@@ -143,7 +143,8 @@ fn litellm_in_front_of_aimock() {
     let wrong = ask_json(&env, "bad-litellm/mock-ok", &[], "hello");
     wrong.expect_stderr(&["No connected db", "LiteLLM without a database returns this error for an invalid key"]);
     ask("rpm1", &[], "hello").expect_exit(0);
-    ask("rpm1", &[], "hello").expect_exit(5).expect_stderr(&["rate 429"]);
+    // LiteLLM asks for a minute, for which there is no time.
+    ask("rpm1", &["--timeout", "20s"], "hello").expect_exit(5).expect_stderr(&["rate 429"]);
     // Reset the health recorded above, so that the route tries all its candidates.
     env.run(&["reset", "chat"]).expect_exit(0);
     let third = ask_json(&env, "chat", &[], "hello").expect_exit(0).json();
