@@ -60,7 +60,9 @@ impl CallTask {
             let age = if is_relative { since_sent.saturating_sub(attempt.took) } else { Duration::ZERO };
             retry_after.delay_from(now).saturating_sub(age)
         });
-        let others = self.queue.restricted.iter().chain(&self.queue.skipped).chain(&self.failed);
+        // Of a candidate that was tried, its service has named the time; another key may be free sooner.
+        let with_keys = self.failed.iter().filter(|candidate| candidate.target.endpoint.keys.len() > 1);
+        let others = self.queue.restricted.iter().chain(&self.queue.skipped).chain(with_keys);
         let expected = others.filter_map(|candidate| {
             let Some(restriction) = health.availability(&candidate.health_keys).restriction() else {
                 return Some(UNNAMED_DELAY);

@@ -11,6 +11,7 @@ mod health;
 mod health_store;
 mod incomplete;
 mod probes;
+mod retry_after;
 mod timeouts;
 
 use super::*;
